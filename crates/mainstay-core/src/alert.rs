@@ -111,7 +111,7 @@ impl Tries {
 
     /// Classifies an attempt that ended at `now`. A rejection is final unless its status is
     /// temporary: 408, 425, 429 and 5xx.
-    pub fn judge(&mut self, answer: Answer, now: Instant) -> Next {
+    pub fn classify(&mut self, answer: Answer, now: Instant) -> Next {
         let wanted = match answer {
             Answer::Status(200..=299, _) => return Next::Delivered,
             Answer::Status(408 | 425 | 429 | 500..=599, wanted) => wanted.unwrap_or_default(),
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_tried_again_and_what_does_not_is_not() {
-        let first = |answer| Tries::new(Duration::from_secs(60), at(0), 7).judge(answer, at(1));
+        let first = |answer| Tries::new(Duration::from_secs(60), at(0), 7).classify(answer, at(1));
         for code in [200, 202, 204, 299] {
             assert_eq!(first(Answer::Status(code, None)), Next::Delivered, "{code}");
         }
@@ -245,7 +245,7 @@ mod tests {
     fn pauses_grow_to_a_bound_and_end_with_the_deadline() {
         let mut tries = Tries::new(Duration::from_secs(3600), at(0), 7);
         let (mut now, mut pauses) = (at(0), Vec::new());
-        while let Next::Again(pause) = tries.judge(Answer::Nothing, now) {
+        while let Next::Again(pause) = tries.classify(Answer::Nothing, now) {
             pauses.push(pause.as_secs_f64());
             now = now + pause;
             assert!(now <= at(3600));
@@ -267,7 +267,7 @@ mod tests {
     fn a_receiver_is_left_alone_as_long_as_it_wants() {
         let wants = |seconds| {
             let answer = Answer::Status(429, Some(Duration::from_secs(seconds)));
-            Tries::new(Duration::from_secs(60), at(0), 7).judge(answer, at(10))
+            Tries::new(Duration::from_secs(60), at(0), 7).classify(answer, at(10))
         };
         assert_eq!(wants(50), Next::Again(Duration::from_secs(50)));
         assert_eq!(wants(51), Next::Lost, "there is no time for that");

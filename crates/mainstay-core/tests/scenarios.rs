@@ -15,7 +15,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Left, Notice, Request, RunId, ServiceId, Snapshotted,
+    Action, Engine, Event, Exit, Notice, RecoveredState, Request, RunId, ServiceId, Snapshotted,
     StartFailure, Token,
 };
 use mainstay_core::manifest::{Format, parse};
@@ -220,23 +220,23 @@ impl Stage {
                     [without @ .., "with", "lines"] => (without, true),
                     without => (without, false),
                 };
-                let (mut bequests, mut gone) = (Vec::new(), Vec::new());
+                let (mut checkpoints, mut gone) = (Vec::new(), Vec::new());
                 for id in self.engine.ids() {
-                    let mut bequest = self.engine.bequest(id)?;
+                    let mut checkpoint = self.engine.checkpoint(id)?;
                     let name = self.engine.spec(id)?.name().as_str();
-                    if let Left::Child {
+                    if let RecoveredState::Child {
                         pid, began, stage, ..
-                    } = &bequest.left
+                    } = &checkpoint.recovered
                         && without.contains(&name)
                     {
-                        bequest.left = Left::Gone {
+                        checkpoint.recovered = RecoveredState::Gone {
                             pid: *pid,
                             began: *began,
                             stage: stage.clone(),
                         };
                         gone.push(id);
                     }
-                    bequests.push((id, bequest));
+                    checkpoints.push((id, checkpoint));
                 }
                 let specs: Vec<_> = self
                     .engine
@@ -244,7 +244,7 @@ impl Stage {
                     .filter_map(|id| self.engine.spec(id).cloned())
                     .collect();
                 self.engine = Engine::new(specs, 1).ok()?;
-                let actions = self.engine.resume(bequests, self.now);
+                let actions = self.engine.resume(checkpoints, self.now);
                 for id in self.engine.ids() {
                     let run = self.engine.view(id)?.run;
                     let host = self.host(id);
@@ -320,7 +320,7 @@ impl Stage {
             let mut seen = Vec::new();
             match action {
                 Action::Record(_) => {}
-                Action::Tell(id, fact) => {
+                Action::Emit(id, fact) => {
                     let alert = if fact.is_alert() { "! " } else { "  " };
                     self.say(id, &format!("{alert}{}", fact));
                 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::process::{Birth, Identity, Survivor};
 use crate::{Processes, Tree};
 
-/// Returns an empty testament. A later supervisor cannot find processes left behind: a job dies
+/// Returns an empty orphan marker. A later supervisor cannot find processes left behind: a job dies
 /// with its holder, and ancestry is not recorded on these systems.
-pub fn testament(_processes: &Processes) -> String {
+pub fn orphan_marker(_processes: &Processes) -> String {
     String::new()
 }
 
-/// Returns an empty testament.
-pub fn testament_of(_mark: &str) -> String {
+/// Returns an empty orphan marker.
+pub fn orphan_marker_of(_mark: &str) -> String {
     String::new()
 }
 

@@ -65,8 +65,8 @@ mod windows_acl;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::{
     Members, PlaceWatch, boot, end_remains, end_service, end_tree, enter_system_mounts, exchange,
-    forget_service, give_memory_back, home_of_pids, lives, own_identity, settle_in, supervisor_of,
-    survivors, testament, testament_of, uptime,
+    forget_service, give_memory_back, home_of_pids, lives, orphan_marker, orphan_marker_of,
+    own_identity, settle_in, supervisor_of, survivors, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub use elsewhere::{is_dead, yield_to_others};
@@ -74,7 +74,7 @@ pub use elsewhere::{is_dead, yield_to_others};
 pub use linux::{
     Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_service, end_tree,
     enter_system_mounts, exchange, forget_service, give_memory_back, home_of_pids, is_dead, lives,
-    own_identity, settle_in, supervisor_of, survivors, testament, testament_of, uptime,
+    orphan_marker, orphan_marker_of, own_identity, settle_in, supervisor_of, survivors, uptime,
     yield_to_others,
 };
 #[cfg(unix)]

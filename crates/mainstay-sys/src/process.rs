@@ -116,8 +116,8 @@ pub struct Identity {
     pub pid: u32,
     /// The start time of the main process.
     pub birth: Birth,
-    /// The containment of the tree: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like a
-    /// `testament`.
+    /// The containment of the tree: `cgroup DIRECTORY` or `kin SECRET.COUNTER.UID`. Begins like an
+    /// `orphan_marker`.
     pub tree: String,
 }
 

@@ -242,11 +242,11 @@ fn a_pid_that_is_anothers_is_not_touched() {
         // distinguishes them.
         let ledger = sandbox.state_dir().join("ledger");
         let text = std::fs::read_to_string(&ledger).expect("the ledger");
-        let slots = text
+        let entries = text
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let birth = slots.filter(|slot| slot["name"] == "db");
-        let birth = birth.map(|slot| slot["child"]["birth"]["last"].as_u64());
+        let birth = entries.filter(|entry| entry["name"] == "db");
+        let birth = birth.map(|entry| entry["child"]["birth"]["last"].as_u64());
         let mut birth = birth.flatten();
         let birth = birth.next().expect("its birth");
         let mut bystander = wait_until("one that is younger", SOON, || {

@@ -183,7 +183,7 @@ impl fmt::Display for Ended {
 
 /// Returns the action that follows an end: the table of the design, with the overrides of the
 /// manifest. A pure and total function.
-pub fn judge(recovery: &Recovery, ended: &Ended) -> CodeAction {
+pub fn classify(recovery: &Recovery, ended: &Ended) -> CodeAction {
     let exit = match ended {
         Ended::Exit(exit) => *exit,
         // Another attempt would fail in the same way.

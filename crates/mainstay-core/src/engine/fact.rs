@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
 
 use super::contract::{Ended, Exit, Human};
-use super::trial::{Flaw, Style, TrialPhase};
+use super::trial::{Style, TrialFailure, TrialPhase};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
 
@@ -181,7 +181,7 @@ pub enum Fact {
         /// The phase in which the trial failed.
         phase: TrialPhase,
         /// The reason for the rollback.
-        why: Flaw,
+        why: TrialFailure,
     },
 }
 

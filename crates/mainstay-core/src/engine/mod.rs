@@ -12,7 +12,7 @@
 //! stop is their mirror image.
 //!
 //! If the host is killed, a new engine resumes from the checkpoint of the old one
-//! ([`Engine::bequest`], [`Engine::resume`]).
+//! ([`Engine::checkpoint`], [`Engine::resume`]).
 //!
 //! Services can be added, redefined and removed while others run ([`Engine::define`],
 //! [`Engine::remove`]). A new definition takes effect between two runs of the service; changed
@@ -37,7 +37,7 @@ pub(crate) mod backoff;
 mod contract;
 mod fact;
 mod foreground;
-mod past;
+mod history;
 mod service;
 #[cfg(test)]
 mod simulation;
@@ -55,13 +55,15 @@ use serde::Serialize;
 
 use self::backoff::Random;
 pub use self::contract::{
-    Ended, Exit, Human, HumanSeconds, RETRY_BASE, RETRY_LIMIT, StartFailure, judge,
+    Ended, Exit, Human, HumanSeconds, RETRY_BASE, RETRY_LIMIT, StartFailure, classify,
 };
 pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
-pub use self::service::{Bequest, Failures, Left, Stage, Wish};
+pub use self::service::{Checkpoint, DesiredState, Failures, RecoveredState, Stage};
 use self::service::{Role, Service, Settled, Situation};
 use self::trial::Trial;
-pub use self::trial::{Beside, COMMIT_TIMEOUT, Flaw, Style, TrialPhase, TrialView, Tryout};
+pub use self::trial::{
+    COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,
+};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, ServiceName, Spec, StopAsk};
 use crate::time::Instant;
@@ -261,7 +263,7 @@ pub enum Action {
     /// Records the checkpoint of the service, which has changed. [`Action::Tell`] implies this.
     Record(ServiceId),
     /// Reports a fact to all subscribers.
-    Tell(ServiceId, Fact),
+    Emit(ServiceId, Fact),
 }
 
 /// An operator's request for one service.
@@ -610,7 +612,7 @@ impl Engine {
         let (mut defined, mut ids) = (Definitions::new(), BTreeMap::new());
         for (&id, service) in &self.services {
             defined.insert(id, Arc::clone(service.definition()));
-            if service.is_on_duty() {
+            if service.is_active() {
                 ids.insert(service.spec().name().clone(), id);
             }
         }
@@ -666,8 +668,8 @@ impl Engine {
 
     /// Returns the IDs of all active services, in definition order.
     pub fn ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
-        let on_duty = self.services.iter().filter(|(_, it)| it.is_on_duty());
-        let mut ids: Vec<_> = on_duty.map(|(id, it)| (it.rank(), *id)).collect();
+        let active = self.services.iter().filter(|(_, it)| it.is_active());
+        let mut ids: Vec<_> = active.map(|(id, it)| (it.rank(), *id)).collect();
         ids.sort_unstable();
         ids.into_iter().map(|(_, id)| id)
     }
@@ -675,7 +677,7 @@ impl Engine {
     /// Returns the active service of this name.
     pub fn find(&self, name: &str) -> Option<ServiceId> {
         let mut services = self.services.iter();
-        let found = services.find(|(_, it)| it.is_on_duty() && it.spec().name().as_str() == name);
+        let found = services.find(|(_, it)| it.is_active() && it.spec().name().as_str() == name);
         found.map(|(id, _)| *id)
     }
 
@@ -914,7 +916,7 @@ impl Engine {
         for id in stopping {
             let by = self.running_dependents(id);
             if let Some(service) = self.services.get(&id).filter(|_| !by.is_empty()) {
-                service.tell(Fact::StillNeeded { by }, &mut self.shared);
+                service.emit(Fact::StillNeeded { by }, &mut self.shared);
             }
         }
         self.settle(ids.to_vec())
@@ -934,7 +936,7 @@ impl Engine {
     pub fn running_dependents(&self, id: ServiceId) -> Vec<ServiceName> {
         let dependents = self.graph.dependents.of(id).iter();
         let dependents = dependents.filter_map(|dependent| self.services.get(dependent));
-        let running = dependents.filter(|it| it.is_on_duty() && !it.wants_down() && it.is_live());
+        let running = dependents.filter(|it| it.is_active() && !it.wants_down() && it.is_live());
         running.map(|it| it.spec().name().clone()).collect()
     }
 
@@ -1015,8 +1017,8 @@ impl Engine {
 
     /// Returns the checkpoint of a service, from which a successor resumes if this engine's host is
     /// killed.
-    pub fn bequest(&self, id: ServiceId) -> Option<Bequest> {
-        Some(self.services.get(&id)?.bequest())
+    pub fn checkpoint(&self, id: ServiceId) -> Option<Checkpoint> {
+        Some(self.services.get(&id)?.checkpoint())
     }
 
     /// Resumes the services of a killed host in a new engine, instead of [`Engine::start_all`].
@@ -1025,13 +1027,13 @@ impl Engine {
     /// live services contain their runs.
     pub fn resume(
         &mut self,
-        bequests: impl IntoIterator<Item = (ServiceId, Bequest)>,
+        checkpoints: impl IntoIterator<Item = (ServiceId, Checkpoint)>,
         now: Instant,
     ) -> Vec<Action> {
         self.shared.now = now;
-        for (id, bequest) in bequests {
+        for (id, checkpoint) in checkpoints {
             if let Some(service) = self.services.get_mut(&id) {
-                service.inherit(bequest, &mut self.shared);
+                service.inherit(checkpoint, &mut self.shared);
             }
         }
         self.settle(self.ids().collect())
@@ -1119,7 +1121,7 @@ impl Engine {
                 Settled::Still => {}
                 Settled::Untold => {
                     let on = self.missing(id).cloned().collect();
-                    self.tell(id, Fact::Waiting { on });
+                    self.emit(id, Fact::Waiting { on });
                 }
                 Settled::Moved => {
                     open.push(id);
@@ -1129,8 +1131,8 @@ impl Engine {
         }
     }
 
-    fn tell(&mut self, id: ServiceId, fact: Fact) {
-        self.shared.actions.push(Action::Tell(id, fact));
+    fn emit(&mut self, id: ServiceId, fact: Fact) {
+        self.shared.actions.push(Action::Emit(id, fact));
     }
 
     fn neighbours(&self, id: ServiceId) -> impl Iterator<Item = ServiceId> {

@@ -1,23 +1,23 @@
 //! The state machine of one service: requests and events lead from one [`State`] to the next.
 
-mod bequest;
-mod keeping;
+mod checkpoint;
+mod snapshots;
 
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::bequest::{Bequest, Failures, Left, Stage, Wish};
+pub use self::checkpoint::{Checkpoint, DesiredState, Failures, RecoveredState, Stage};
 use super::asking::{ANSWER_GRACE, Asking};
 use super::backoff::pause;
-use super::contract::{Ended, Exit, Human, StartFailure, judge};
+use super::contract::{Ended, Exit, Human, StartFailure, classify};
 use super::fact::{Fact, Halt, KillReason, News, Outcome};
 use super::foreground;
-use super::past::{Next, Past};
+use super::history::{Next, RestartHistory};
 use super::state::{
-    Attempt, Child, Evidence, Keeping, Lost, Main, Phase, Rung, State, Then, Watch,
+    Attempt, Child, Evidence, Lost, Main, Phase, SnapshotSchedule, State, StopStage, Then, Watch,
 };
-use super::trial::{Beside, Flaw};
+use super::trial::{RolloutRole, TrialFailure};
 use super::{
     Action, Awaited, Notice, Refusal, RunId, ServiceId, Shared, StateName, Token, Unasked, View,
 };
@@ -53,13 +53,13 @@ pub(super) struct Service {
     next: Option<Arc<Spec>>,
     goal: Goal,
     /// The state that operators last requested by name. A shutdown changes only the goal.
-    wish: Wish,
+    desired: DesiredState,
     state: State,
     /// Set when a restart was requested. It begins once nothing that needs this service is
     /// stopping.
     is_restart_due: bool,
     since: Instant,
-    past: Past,
+    history: RestartHistory,
     role: Role,
     /// The position among the active services.
     rank: u64,
@@ -77,13 +77,13 @@ pub(super) struct Service {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// The active service of its name.
-    OnDuty,
-    /// A candidate on trial. It has failed once `flaw` is set.
-    Candidate { flaw: Option<Flaw> },
+    Active,
+    /// A candidate on trial. It has failed once `failure` is set.
+    Candidate { failure: Option<TrialFailure> },
     /// A superseded service: a candidate has taken its place.
-    Replaced,
+    Superseded,
     /// A former candidate or superseded service that the host was told to forget.
-    Forgotten(Beside),
+    Forgotten(RolloutRole),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +121,12 @@ impl Service {
             spec,
             next: None,
             goal: Goal::Down,
-            wish: Wish::Down,
+            desired: DesiredState::Down,
             state: State::Stopped { is_done: false },
             is_restart_due: false,
             since: now,
-            past: Past::default(),
-            role: Role::OnDuty,
+            history: RestartHistory::default(),
+            role: Role::Active,
             rank: id.0,
             abandoned: None,
             good_from: Instant::ZERO,
@@ -138,21 +138,21 @@ impl Service {
 
     /// Makes this new service the candidate of an update of `old`.
     pub(super) fn tried_for(mut self, old: &Self) -> Self {
-        self.role = Role::Candidate { flaw: None };
+        self.role = Role::Candidate { failure: None };
         self.rank = old.rank;
         self.goal = Goal::Down;
-        self.past.last_exit = old.past.last_exit;
+        self.history.last_exit = old.history.last_exit;
         self
     }
 
     /// Takes the place of `old`, which is superseded and will be stopped.
     pub(super) fn replace(&mut self, old: &mut Self) {
-        self.role = Role::OnDuty;
-        self.wish = old.wish;
-        self.past.restarts += old.past.restarts;
-        self.past.kept = old.past.kept;
+        self.role = Role::Active;
+        self.desired = old.desired;
+        self.history.restarts += old.history.restarts;
+        self.history.kept = old.history.kept;
         // A crash loop lasts until the service is well, even under a new definition.
-        self.past.crash_loop = old.past.crash_loop.take();
+        self.history.crash_loop = old.history.crash_loop.take();
         if let (State::Stopped { is_done }, &State::Stopped { is_done: was_done }) =
             (&mut self.state, &old.state)
         {
@@ -161,25 +161,25 @@ impl Service {
             (*is_done, self.goal) = (was_done, old.goal);
         }
         // Snapshots of its state are useful from now on.
-        let next = self.next_keeping(self.since);
+        let next = self.next_schedule(self.since);
         self.keep_next(next);
-        old.role = Role::Replaced;
+        old.role = Role::Superseded;
         old.next = None;
         old.goal = Goal::Down;
     }
 
     pub(super) fn be_forgotten(&mut self) {
-        if let Some(beside) = self.beside() {
-            self.role = Role::Forgotten(beside);
+        if let Some(role) = self.rollout_role() {
+            self.role = Role::Forgotten(role);
         }
     }
 
-    pub(super) fn beside(&self) -> Option<Beside> {
+    pub(super) fn rollout_role(&self) -> Option<RolloutRole> {
         match self.role {
-            Role::OnDuty => None,
-            Role::Candidate { .. } => Some(Beside::Candidate),
-            Role::Replaced => Some(Beside::Predecessor),
-            Role::Forgotten(beside) => Some(beside),
+            Role::Active => None,
+            Role::Candidate { .. } => Some(RolloutRole::Candidate),
+            Role::Superseded => Some(RolloutRole::Predecessor),
+            Role::Forgotten(role) => Some(role),
         }
     }
 
@@ -187,8 +187,8 @@ impl Service {
         &self.role
     }
 
-    pub(super) fn is_on_duty(&self) -> bool {
-        self.role == Role::OnDuty
+    pub(super) fn is_active(&self) -> bool {
+        self.role == Role::Active
     }
 
     pub(super) fn rank(&self) -> u64 {
@@ -196,23 +196,23 @@ impl Service {
     }
 
     /// Returns the failure that disqualifies a candidate.
-    pub(super) fn flaw(&self) -> Option<&Flaw> {
+    pub(super) fn failure(&self) -> Option<&TrialFailure> {
         match &self.role {
-            Role::Candidate { flaw } => flaw.as_ref(),
+            Role::Candidate { failure } => failure.as_ref(),
             _ => None,
         }
     }
 
     /// Records a failure of a candidate. The first one decides the trial.
-    pub(super) fn flawed(&mut self, why: Flaw) {
-        if let Role::Candidate { flaw } = &mut self.role {
-            flaw.get_or_insert(why);
+    pub(super) fn fail_trial(&mut self, why: TrialFailure) {
+        if let Role::Candidate { failure } = &mut self.role {
+            failure.get_or_insert(why);
         }
     }
 
     /// Returns whether operators want the service up.
-    pub(super) fn is_wished(&self) -> bool {
-        self.wish == Wish::Up
+    pub(super) fn is_desired_up(&self) -> bool {
+        self.desired == DesiredState::Up
     }
 
     /// Brings back a service that was stopped for a trial. Its failures still count. If its last
@@ -231,7 +231,7 @@ impl Service {
 
     /// Halts a service that was stopped for a trial and whose state could not be restored.
     pub(super) fn lost_its_state(&mut self, why: String, is_over: bool, shared: &mut Shared) {
-        if self.is_wished() && !is_over {
+        if self.is_desired_up() && !is_over {
             self.goal = Goal::Up;
         }
         self.halt(Halt::NotRestored { why }, None, shared);
@@ -303,7 +303,7 @@ impl Service {
 
     /// Returns whether the service exceeded its restart limit and has not recovered yet.
     pub(super) fn is_crash_looping(&self) -> bool {
-        self.past.crash_loop.is_some()
+        self.history.crash_loop.is_some()
     }
 
     /// Returns the reason why the service will not be ready soon.
@@ -344,7 +344,7 @@ impl Service {
     /// Returns whether the service will not become ready soon, or not without an operator.
     pub(super) fn is_out_of_reach(&self) -> bool {
         match &self.state {
-            State::BackingOff { .. } => self.is_crash_looping() || self.past.fails_steadily(),
+            State::BackingOff { .. } => self.is_crash_looping() || self.history.fails_steadily(),
             State::Live {
                 phase: Phase::Paused,
                 ..
@@ -399,7 +399,7 @@ impl Service {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let crash_loop = self.past.crash_loop.as_ref().filter(|_| !self.is_down());
+        let crash_loop = self.history.crash_loop.as_ref().filter(|_| !self.is_down());
         let reminder = crash_loop.map(|crash_loop| crash_loop.remind_at);
         let deadlines = self.state.deadline().into_iter();
         deadlines.chain(reminder).chain(self.good_at()).min()
@@ -419,7 +419,7 @@ impl Service {
             State::Live {
                 phase: Phase::Running { .. },
                 ..
-            } if self.past.has_failures() => {
+            } if self.history.has_failures() => {
                 let at = self.since + self.spec.recovery().reset_after();
                 Some(at.max(self.good_from))
             }
@@ -454,7 +454,7 @@ impl Service {
                     evidence: Evidence::Probe(Some(asking)),
                     ..
                 } => asking.last.clone(),
-                Phase::Running { .. } => self.past.status.clone(),
+                Phase::Running { .. } => self.history.status.clone(),
                 _ => None,
             },
             _ => None,
@@ -469,8 +469,8 @@ impl Service {
             ready: matches!(self.state.name(), StateName::Running | StateName::Paused),
             since: self.since,
             started: child.map(|child| child.began),
-            restarts: self.past.restarts,
-            last_exit: self.past.last_exit,
+            restarts: self.history.restarts,
+            last_exit: self.history.last_exit,
             crash_looping: self.is_crash_looping() && !self.is_down(),
             next_try: match self.state {
                 State::BackingOff { until, .. } => Some(until),
@@ -485,10 +485,10 @@ impl Service {
     /// Stops the service at an operator's request.
     pub(super) fn want_down(&mut self) {
         self.want_end();
-        self.wish = Wish::Down;
+        self.desired = DesiredState::Down;
         if self.is_down() {
             // The crash loop was kept only for the time after a trial.
-            self.past.crash_loop = None;
+            self.history.crash_loop = None;
         }
     }
 
@@ -519,16 +519,16 @@ impl Service {
         self.check_start(is_fresh)?;
         match &mut self.state {
             State::Stopped { .. } | State::Halted { .. } | State::BackingOff { .. } => {
-                self.past.forgive();
+                self.history.forgive();
                 self.wait(shared);
             }
             State::Live { phase, .. } => match phase {
                 Phase::Stopping { then, .. } => {
                     *then = Then::Start;
-                    self.past.forgive();
+                    self.history.forgive();
                 }
                 _ if is_fresh => {
-                    self.past.forgive();
+                    self.history.forgive();
                     self.is_restart_due = true;
                 }
                 _ => {}
@@ -536,7 +536,7 @@ impl Service {
             State::Waiting { .. } | State::Conditions { .. } | State::Restoring { .. } => {}
         }
         self.goal = Goal::Up;
-        self.wish = Wish::Up;
+        self.desired = DesiredState::Up;
         Ok(())
     }
 
@@ -558,7 +558,7 @@ impl Service {
                 let run = child.run;
                 self.abandon_snapshot(shared);
                 shared.actions.push(Action::Freeze(self.id, run));
-                self.tell(Fact::Paused, shared);
+                self.emit(Fact::Paused, shared);
                 self.pass_to(Phase::Paused, shared);
                 Ok(())
             }
@@ -577,7 +577,7 @@ impl Service {
                 phase: Phase::Paused,
             } => {
                 shared.actions.push(Action::Thaw(self.id, child.run));
-                self.tell(Fact::Continued, shared);
+                self.emit(Fact::Continued, shared);
                 self.run(shared);
                 Ok(())
             }
@@ -626,7 +626,7 @@ impl Service {
     }
 
     pub(super) fn spawned(&mut self, run: RunId, pid: u32, shared: &mut Shared) {
-        let restarts = self.past.restarts;
+        let restarts = self.history.restarts;
         let start_timeout = self.spec.start().timeout();
         let Some((child, phase)) = self
             .live(run)
@@ -646,7 +646,7 @@ impl Service {
                 Evidence::Line(_) | Evidence::Notice => {}
             }
         }
-        self.tell(Fact::Started { pid, restarts }, shared);
+        self.emit(Fact::Started { pid, restarts }, shared);
         match is_ready {
             true => self.ready(shared),
             // The first probe runs at once.
@@ -666,10 +666,10 @@ impl Service {
                 match phase {
                     Phase::Stopping { .. } => self.gone(shared),
                     _ if mem::take(&mut self.is_restart_due) => {
-                        self.past.forgive();
+                        self.history.forgive();
                         self.wait(shared);
                     }
-                    _ => self.judged(ended, None, shared),
+                    _ => self.handle_end(ended, None, shared),
                 }
             }
             State::Halted { remains, .. } if *remains == Some(run) => *remains = None,
@@ -691,19 +691,20 @@ impl Service {
         };
         let then = match phase {
             Phase::Stopping {
-                rung: Rung::Killed, ..
+                stage: StopStage::Killed,
+                ..
             } => None,
             // All processes were asked to stop, and have the rest of the time limit.
             Phase::Stopping { .. } if scope == StopScope::Tree => None,
             Phase::Stopping { then, .. } => Some(mem::replace(then, Then::Down)),
             _ if is_restart_due => Some(Then::Start),
-            _ => Some(Then::Judge(Ended::Exit(exit))),
+            _ => Some(Then::Classify(Ended::Exit(exit))),
         };
         self.is_restart_due = false;
-        self.past.last_exit = Some(exit);
-        self.tell(Fact::Exited { exit, after }, shared);
-        if let Some(Then::Judge(ended @ Ended::Exit(_))) = &then {
-            self.flawed(Flaw::Failed(ended.clone()));
+        self.history.last_exit = Some(exit);
+        self.emit(Fact::Exited { exit, after }, shared);
+        if let Some(Then::Classify(ended @ Ended::Exit(_))) = &then {
+            self.fail_trial(TrialFailure::Failed(ended.clone()));
         }
         if let (Some(then), State::Live { child, .. }) = (then, &self.state) {
             self.end_children(*child, then, shared.now, shared);
@@ -714,39 +715,39 @@ impl Service {
     /// rest if it does not exit by itself.
     fn end_children(&mut self, child: Child, then: Then, ended: Instant, shared: &mut Shared) {
         let is_quick = ended.since(child.began) <= self.spec.start().timeout();
-        let (rung, until) = match then {
+        let (stage, until) = match then {
             // Children that outlive the main process by more than a moment run in the background.
-            Then::Judge(Ended::Exit(Exit::Code(0)))
+            Then::Classify(Ended::Exit(Exit::Code(0)))
                 if is_quick && !self.spec.recovery().codes().contains_key(&0) =>
             {
-                (Rung::Lingering, ended + LINGER_TIMEOUT)
+                (StopStage::Lingering, ended + LINGER_TIMEOUT)
             }
             _ => {
                 shared.actions.push(Action::Kill(self.id, child.run));
-                (Rung::Killed, shared.now + KILL_TIMEOUT)
+                (StopStage::Killed, shared.now + KILL_TIMEOUT)
             }
         };
-        self.pass_to(Phase::Stopping { then, rung, until }, shared);
+        self.pass_to(Phase::Stopping { then, stage, until }, shared);
     }
 
     /// Fails a service whose main process exited with 0 while its children kept running.
     fn went_to_background(&mut self, shared: &mut Shared) {
         let State::Live {
             child,
-            phase: Phase::Stopping { then, rung, until },
+            phase: Phase::Stopping { then, stage, until },
         } = &mut self.state
         else {
             return;
         };
         let run = child.run;
-        (*rung, *until) = (Rung::Killed, shared.now + KILL_TIMEOUT);
-        if let Then::Judge(ended) = then
+        (*stage, *until) = (StopStage::Killed, shared.now + KILL_TIMEOUT);
+        if let Then::Classify(ended) = then
             && self.goal == Goal::Up
         {
             let hint = foreground::hint(self.spec.command().program());
             *ended = Ended::Backgrounded { hint };
             let (why, news) = (ended.clone(), News::Covered);
-            self.tell(Fact::Failed { why, news }, shared);
+            self.emit(Fact::Failed { why, news }, shared);
         }
         shared.actions.push(Action::Kill(self.id, run));
     }
@@ -859,7 +860,7 @@ impl Service {
             (
                 Notice::ExtendTimeout(by),
                 Phase::Stopping {
-                    rung: Rung::Asked { since, .. },
+                    stage: StopStage::Asked { since, .. },
                     until,
                     ..
                 },
@@ -868,8 +869,8 @@ impl Service {
                 shared.actions.push(Action::Record(id));
             }
             (Notice::Status(text), _) => {
-                self.past.status = Some(text.clone());
-                self.tell(Fact::Status { text }, shared);
+                self.history.status = Some(text.clone());
+                self.emit(Fact::Status { text }, shared);
             }
             _ => {}
         }
@@ -878,7 +879,7 @@ impl Service {
     pub(super) fn freeze_failed(&mut self, run: RunId, why: String, shared: &mut Shared) {
         match self.live(run) {
             Some((_, Phase::Paused)) => {
-                self.tell(Fact::PauseFailed { why }, shared);
+                self.emit(Fact::PauseFailed { why }, shared);
                 // Processes that were suspended before the failure must resume.
                 let _ = self.resume(shared);
             }
@@ -905,9 +906,9 @@ impl Service {
                 Phase::Starting { deadline, .. } => {
                     *deadline = (*deadline).max(now + ANSWER_TIMEOUT);
                 }
-                Phase::Running { keeping, .. } => {
+                Phase::Running { schedule, .. } => {
                     self.good_from = now + ANSWER_GRACE;
-                    if let Keeping::Taking { until, .. } = keeping {
+                    if let SnapshotSchedule::Taking { until, .. } = schedule {
                         *until = (*until).max(now + ANSWER_GRACE);
                     }
                 }
@@ -927,17 +928,17 @@ impl Service {
         let now = shared.now;
         let is_good = self.good_at().is_some_and(|at| at <= now);
         let is_down = self.is_down();
-        let told = match &mut self.past.crash_loop {
-            Some(_) if is_good => self.past.recover(now),
+        let reported = match &mut self.history.crash_loop {
+            Some(_) if is_good => self.history.recover(now),
             Some(crash_loop) if !is_down => crash_loop.reminder(now),
             Some(_) | None => None,
         };
         if is_good {
-            self.past.good_run();
+            self.history.good_run();
             shared.actions.push(Action::Record(self.id));
         }
-        if let Some(fact) = told {
-            self.tell(fact, shared);
+        if let Some(fact) = reported {
+            self.emit(fact, shared);
         }
     }
 
@@ -954,7 +955,7 @@ impl Service {
                 ..
             } if *until <= now => {
                 let (probe, last) = (lost.probe.clone(), Some(lost.to_string()));
-                self.judged(Ended::ConditionMissed { probe, last }, None, shared);
+                self.handle_end(Ended::ConditionMissed { probe, last }, None, shared);
             }
             State::Conditions {
                 index,
@@ -971,7 +972,7 @@ impl Service {
                     let lost = attempt.lost.as_ref().map(Lost::to_string);
                     let last: Vec<String> = lost.into_iter().chain(asking.last.take()).collect();
                     let last = (!last.is_empty()).then(|| last.join("; "));
-                    return self.judged(Ended::ConditionMissed { probe, last }, None, shared);
+                    return self.handle_end(Ended::ConditionMissed { probe, last }, None, shared);
                 }
                 if asking.is_due(now) {
                     let timeout = ANSWER_TIMEOUT.min(deadline.since(now));
@@ -999,14 +1000,14 @@ impl Service {
                         asking.ask((self.id, Some(child.run)), probe, timeout, shared);
                     }
                 }
-                Phase::Running { keeping, .. }
-                    if keeping.deadline().is_some_and(|at| at <= now) =>
+                Phase::Running { schedule, .. }
+                    if schedule.deadline().is_some_and(|at| at <= now) =>
                 {
                     self.keep(shared);
                 }
-                Phase::Running { watch, keeping } => {
+                Phase::Running { watch, schedule } => {
                     let (Some(watch), Some(liveness), false) =
-                        (watch, self.spec.liveness(), keeping.is_still())
+                        (watch, self.spec.liveness(), schedule.is_still())
                     else {
                         return;
                     };
@@ -1016,17 +1017,17 @@ impl Service {
                         asking.ask(of, liveness.probe(), liveness.timeout(), shared);
                     }
                 }
-                Phase::Stopping { rung, until, .. } if *until <= now => match rung {
-                    Rung::Killed => {
+                Phase::Stopping { stage, until, .. } if *until <= now => match stage {
+                    StopStage::Killed => {
                         let after = KILL_TIMEOUT;
                         let remains = Some(child.run);
                         self.halt(Halt::Unkillable { after }, remains, shared);
                     }
-                    Rung::Lingering => self.went_to_background(shared),
-                    Rung::Asked { .. } => self.kill_tree(KillReason::GraceOver, shared),
+                    StopStage::Lingering => self.went_to_background(shared),
+                    StopStage::Asked { .. } => self.kill_tree(KillReason::GraceOver, shared),
                 },
                 Phase::Stopping {
-                    rung: Rung::Asked { since, steps, next },
+                    stage: StopStage::Asked { since, steps, next },
                     ..
                 } if next.is_some_and(|next| next <= now) => {
                     let run = (self.id, child.run);
@@ -1092,12 +1093,12 @@ impl Service {
                 },
                 Goal::Up,
             ) if attempt.until <= shared.now => return Settled::Still,
-            (State::Waiting { is_told, .. }, Goal::Up) => {
+            (State::Waiting { is_announced, .. }, Goal::Up) => {
                 if let Some(why) = &situation.blocked {
                     self.halt(why.clone(), None, shared);
                 } else if situation.missing.is_none() {
                     self.next_condition(0, shared);
-                } else if mem::replace(is_told, true) {
+                } else if mem::replace(is_announced, true) {
                     return Settled::Still;
                 } else {
                     return Settled::Untold;
@@ -1123,11 +1124,11 @@ impl Service {
 
     fn enter(&mut self, state: State, shared: &Shared) {
         // A service that is stopped only for a trial keeps its crash loop.
-        let is_for_now = self.goal == Goal::Down && self.wish == Wish::Up;
+        let is_for_now = self.goal == Goal::Down && self.desired == DesiredState::Up;
         if matches!(state, State::Stopped { .. }) && !is_for_now
             || matches!(state, State::Halted { .. })
         {
-            self.past.crash_loop = None;
+            self.history.crash_loop = None;
         }
         self.state = state;
         self.since = shared.now;
@@ -1141,8 +1142,8 @@ impl Service {
         }
     }
 
-    pub(super) fn tell(&self, fact: Fact, shared: &mut Shared) {
-        shared.actions.push(Action::Tell(self.id, fact));
+    pub(super) fn emit(&self, fact: Fact, shared: &mut Shared) {
+        shared.actions.push(Action::Emit(self.id, fact));
     }
 
     fn wait(&mut self, shared: &Shared) {
@@ -1150,8 +1151,14 @@ impl Service {
     }
 
     fn wait_within(&mut self, attempt: Option<Attempt>, shared: &Shared) {
-        let is_told = false;
-        self.enter(State::Waiting { is_told, attempt }, shared);
+        let is_announced = false;
+        self.enter(
+            State::Waiting {
+                is_announced,
+                attempt,
+            },
+            shared,
+        );
     }
 
     /// Waits again for a need that is no longer ready, within the time limit of the conditions.
@@ -1175,15 +1182,15 @@ impl Service {
     }
 
     fn stopped(&mut self, outcome: Outcome, shared: &mut Shared) {
-        self.tell(Fact::Stopped { outcome }, shared);
+        self.emit(Fact::Stopped { outcome }, shared);
         self.enter(State::Stopped { is_done: false }, shared);
     }
 
     pub(super) fn halt(&mut self, why: Halt, remains: Option<RunId>, shared: &mut Shared) {
         if let Halt::Need(need) | Halt::NeedEnded(need) = &why {
-            self.flawed(Flaw::Need(need.clone()));
+            self.fail_trial(TrialFailure::Need(need.clone()));
         }
-        self.tell(Fact::Halted { why: why.clone() }, shared);
+        self.emit(Fact::Halted { why: why.clone() }, shared);
         self.enter(State::Halted { why, remains }, shared);
     }
 
@@ -1212,7 +1219,7 @@ impl Service {
             // The tick that is due fails the attempt.
             return self.wait_within(Some(attempt), shared);
         }
-        self.tell(Fact::WaitingFor { probe }, shared);
+        self.emit(Fact::WaitingFor { probe }, shared);
         let mut asking = Asking::from(shared.now);
         let deadline = (shared.now + wait.deadline()).min(attempt.until);
         let timeout = ANSWER_TIMEOUT.min(deadline.since(shared.now));
@@ -1271,7 +1278,7 @@ impl Service {
         };
         let evidence = self.evidence_of(None, shared);
         shared.actions.push(Action::Spawn(self.id, run));
-        self.past.status = None;
+        self.history.status = None;
         let deadline = shared.now + self.spec.start().timeout();
         let phase = Phase::Starting { deadline, evidence };
         self.enter(State::Live { child, phase }, shared);
@@ -1290,7 +1297,7 @@ impl Service {
         child.was_ready = true;
         let after = shared.now.since(child.began);
         if self.spec.start().ready().is_some() {
-            self.tell(Fact::Ready { after }, shared);
+            self.emit(Fact::Ready { after }, shared);
         }
         self.run(shared);
     }
@@ -1300,8 +1307,8 @@ impl Service {
             asking: Asking::from(shared.now + liveness.every()),
             misses: 0,
         });
-        let keeping = self.next_keeping(shared.now);
-        self.pass_to(Phase::Running { watch, keeping }, shared);
+        let schedule = self.next_schedule(shared.now);
+        self.pass_to(Phase::Running { watch, schedule }, shared);
     }
 
     fn liveness_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
@@ -1309,7 +1316,7 @@ impl Service {
             phase:
                 Phase::Running {
                     watch: Some(watch),
-                    keeping,
+                    schedule,
                 },
             ..
         } = &mut self.state
@@ -1321,14 +1328,16 @@ impl Service {
         };
         watch.asking.again_in(liveness.every(), shared.now);
         let why = match answer {
-            Err(why) if self.goal == Goal::Up && !self.is_restart_due && !keeping.is_still() => why,
+            Err(why) if self.goal == Goal::Up && !self.is_restart_due && !schedule.is_still() => {
+                why
+            }
             // A service that runs only until its dependents are gone must not be stopped by a miss.
             _ => return watch.misses = 0,
         };
         watch.misses += 1;
         let (misses, of) = (watch.misses, liveness.misses());
         let last = why.clone();
-        self.tell(Fact::Missed { misses, of, why }, shared);
+        self.emit(Fact::Missed { misses, of, why }, shared);
         if misses >= of {
             self.failed(Ended::LivenessLost { misses, last }, shared);
         }
@@ -1336,14 +1345,14 @@ impl Service {
 
     /// Stops a live child that has failed, then decides what follows.
     fn failed(&mut self, ended: Ended, shared: &mut Shared) {
-        self.flawed(Flaw::Failed(ended.clone()));
+        self.fail_trial(TrialFailure::Failed(ended.clone()));
         let news = match self.is_crash_looping() {
             true => News::Covered,
             false => News::Alert,
         };
         let why = ended.clone();
-        self.tell(Fact::Failed { why, news }, shared);
-        self.begin_stop(Then::Judge(ended), shared);
+        self.emit(Fact::Failed { why, news }, shared);
+        self.begin_stop(Then::Classify(ended), shared);
     }
 
     /// Begins to stop a live child, unless it is stopping already.
@@ -1365,18 +1374,18 @@ impl Service {
         }
         // A failure before the restart changes nothing: the service is started again in any case.
         let then = match (then, mem::take(&mut self.is_restart_due)) {
-            (Then::Judge(_), true) => Then::Start,
+            (Then::Classify(_), true) => Then::Start,
             (then, _) => then,
         };
         let graceful = until.since(shared.now);
-        self.tell(Fact::Stopping { graceful }, shared);
+        self.emit(Fact::Stopping { graceful }, shared);
         let (steps, next) = climb(&self.spec, (self.id, run), since, 0, shared);
         if is_paused {
             shared.actions.push(Action::Thaw(self.id, run));
         }
         let phase = Phase::Stopping {
             then,
-            rung: Rung::Asked { since, steps, next },
+            stage: StopStage::Asked { since, steps, next },
             until,
         };
         self.pass_to(phase, shared);
@@ -1389,7 +1398,7 @@ impl Service {
             child,
             phase:
                 Phase::Stopping {
-                    rung: rung @ (Rung::Asked { .. } | Rung::Lingering),
+                    stage: stage @ (StopStage::Asked { .. } | StopStage::Lingering),
                     until,
                     ..
                 },
@@ -1397,10 +1406,10 @@ impl Service {
         else {
             return;
         };
-        *rung = Rung::Killed;
+        *stage = StopStage::Killed;
         *until = shared.now + KILL_TIMEOUT;
         let run = child.run;
-        self.tell(Fact::Killing { why }, shared);
+        self.emit(Fact::Killing { why }, shared);
         shared.actions.push(Action::Kill(self.id, run));
     }
 
@@ -1416,43 +1425,43 @@ impl Service {
         let child = *child;
         match mem::replace(then, Then::Down) {
             Then::Start => self.wait(shared),
-            Then::Judge(ended) => self.judged(ended, Some(child), shared),
+            Then::Classify(ended) => self.handle_end(ended, Some(child), shared),
             Then::Down => self.stopped(Outcome::Requested, shared),
         }
     }
 
     /// Decides what follows a failure or an exit. `child` has no processes left.
-    fn judged(&mut self, ended: Ended, child: Option<Child>, shared: &mut Shared) {
+    fn handle_end(&mut self, ended: Ended, child: Option<Child>, shared: &mut Shared) {
         if self.goal == Goal::Down {
             return self.stopped(Outcome::Requested, shared);
         }
         if let Role::Candidate { .. } = self.role {
-            self.flawed(Flaw::Failed(ended.clone()));
+            self.fail_trial(TrialFailure::Failed(ended.clone()));
             let (why, news) = (ended, News::Alert);
-            self.tell(Fact::Failed { why, news }, shared);
+            self.emit(Fact::Failed { why, news }, shared);
             return self.enter(State::Stopped { is_done: false }, shared);
         }
         let now = shared.now;
         let spec = Arc::clone(&self.spec);
         let recovery = spec.recovery();
         let ready = child.filter(|child| child.was_ready);
-        let action = judge(recovery, &ended);
-        let is_told = matches!(
+        let action = classify(recovery, &ended);
+        let is_announced = matches!(
             ended,
             Ended::NotReady { .. } | Ended::LivenessLost { .. } | Ended::Backgrounded { .. }
         );
         let was_looping = self.is_crash_looping();
         let next = self
-            .past
+            .history
             .next(action, ended.clone(), recovery, now, &mut shared.random);
-        if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_told {
+        if matches!(action, CodeAction::Restart | CodeAction::Halt) && !is_announced {
             let news = match &next {
                 // The halt reports the same reason.
                 Next::Halt(Halt::Unstartable { .. }) => News::Covered,
                 _ if self.is_crash_looping() => News::Covered,
                 _ => News::Alert,
             };
-            self.tell(
+            self.emit(
                 Fact::Failed {
                     why: ended.clone(),
                     news,
@@ -1460,8 +1469,8 @@ impl Service {
                 shared,
             );
         }
-        if let (false, Some(crash_loop)) = (was_looping, &self.past.crash_loop) {
-            self.tell(crash_loop.fact(now), shared);
+        if let (false, Some(crash_loop)) = (was_looping, &self.history.crash_loop) {
+            self.emit(crash_loop.fact(now), shared);
         }
         match next {
             Next::Stop => {
@@ -1472,12 +1481,12 @@ impl Service {
             Next::Halt(why) => self.halt(why, None, shared),
             Next::BackOff { pause, .. } if pause.is_zero() => self.wait(shared),
             Next::BackOff { pause, attempt } => {
-                self.tell(Fact::BackingOff { pause, attempt }, shared);
+                self.emit(Fact::BackingOff { pause, attempt }, shared);
                 let until = now + pause;
                 self.enter(State::BackingOff { until, why: ended }, shared);
             }
             Next::Restore { before } => {
-                self.tell(Fact::Restoring { before }, shared);
+                self.emit(Fact::Restoring { before }, shared);
                 let until = now + RESTORE_TIMEOUT;
                 let state = State::Restoring {
                     asked: None,

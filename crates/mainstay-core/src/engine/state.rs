@@ -18,7 +18,7 @@ pub(super) enum State {
     /// The service waits for its needs. `attempt` is set if it was waiting for its conditions when
     /// a need stopped being ready.
     Waiting {
-        is_told: bool,
+        is_announced: bool,
         attempt: Option<Attempt>,
     },
     /// The service waits for the condition at `index`.
@@ -99,20 +99,20 @@ pub(super) enum Phase {
     },
     Running {
         watch: Option<Watch>,
-        keeping: Keeping,
+        schedule: SnapshotSchedule,
     },
     Paused,
     /// Asked to stop, then killed. `until` is the time limit of the current stage.
     Stopping {
         then: Then,
-        rung: Rung,
+        stage: StopStage,
         until: Instant,
     },
 }
 
 /// The stage of a stop.
 #[derive(Debug)]
-pub(super) enum Rung {
+pub(super) enum StopStage {
     /// The first `steps` steps of the stop ladder were taken.
     Asked {
         since: Instant,
@@ -145,7 +145,7 @@ pub(super) struct Watch {
 
 /// The snapshot schedule of a running service.
 #[derive(Debug)]
-pub(super) enum Keeping {
+pub(super) enum SnapshotSchedule {
     /// No snapshot is planned.
     Idle,
     Due {
@@ -162,7 +162,7 @@ pub(super) enum Keeping {
     },
 }
 
-impl Keeping {
+impl SnapshotSchedule {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Idle => None,
@@ -185,7 +185,7 @@ pub(super) enum Then {
     /// The service is to be started again.
     Start,
     /// The failure or exit decides what follows.
-    Judge(Ended),
+    Classify(Ended),
 }
 
 impl State {
@@ -201,16 +201,16 @@ impl State {
                     evidence: Evidence::Probe(Some(asking)),
                 } => Some(asking.deadline().min(*deadline)),
                 Phase::Starting { deadline, .. } => Some(*deadline),
-                Phase::Running { watch, keeping } => {
-                    let watch = watch.as_ref().filter(|_| !keeping.is_still());
+                Phase::Running { watch, schedule } => {
+                    let watch = watch.as_ref().filter(|_| !schedule.is_still());
                     let asks_at = watch.map(|watch| watch.asking.deadline());
-                    asks_at.into_iter().chain(keeping.deadline()).min()
+                    asks_at.into_iter().chain(schedule.deadline()).min()
                 }
                 Phase::Paused => None,
                 Phase::Stopping {
                     until,
-                    rung:
-                        Rung::Asked {
+                    stage:
+                        StopStage::Asked {
                             next: Some(next), ..
                         },
                     ..

@@ -25,7 +25,7 @@ fn the_contract_is_the_table() {
             (Policy::Never, never),
         ] {
             assert_eq!(
-                judge(&recovery(policy), &ended),
+                classify(&recovery(policy), &ended),
                 expect,
                 "{policy:?}, {ended}"
             );
@@ -81,13 +81,13 @@ fn an_override_is_for_its_code_only() {
                     let ended = Ended::Exit(Exit::Code(other));
                     let expect = match other == i32::from(code) {
                         true => action,
-                        false => judge(&usual, &ended),
+                        false => classify(&usual, &ended),
                     };
-                    assert_eq!(judge(&special, &ended), expect);
+                    assert_eq!(classify(&special, &ended), expect);
                 }
                 if code > 128 {
                     let ended = Ended::Exit(Exit::Signal(i32::from(code) - 128));
-                    assert_eq!(judge(&special, &ended), action);
+                    assert_eq!(classify(&special, &ended), action);
                 }
             }
         }
@@ -188,7 +188,7 @@ fn spawned(actions: &[Action]) -> (ServiceId, RunId) {
 
 fn facts(actions: &[Action]) -> Vec<String> {
     let facts = actions.iter().filter_map(|action| match action {
-        Action::Tell(_, fact) => Some(fact.to_string()),
+        Action::Emit(_, fact) => Some(fact.to_string()),
         _ => None,
     });
     facts.collect()
@@ -279,8 +279,8 @@ fn a_run_exits_once() {
         assert_eq!(engine.step(Event::Exited(id, run, exit), at(2)), []);
         assert_eq!(engine.view(id), before);
     }
-    let judged = engine.step(Event::Emptied(id, run), at(3));
-    assert_eq!(facts(&judged)[0], "failed: exit code 3");
+    let classified = engine.step(Event::Emptied(id, run), at(3));
+    assert_eq!(facts(&classified)[0], "failed: exit code 3");
     assert_eq!(
         engine.step(Event::Exited(id, run, Exit::Code(3)), at(3)),
         []
@@ -304,13 +304,13 @@ fn another_definition_forgives_nothing() {
         let mut next = engine.start_all(at(0));
         for i in 1..=2 {
             let now = u64::from(i) * 100;
-            let judged = fail(&mut engine, spawned(&next), at(now));
+            let classified = fail(&mut engine, spawned(&next), at(now));
             // Redefines the service while it backs off, and again while it runs.
             engine.define(define(2, then, i), at(now)).unwrap();
-            let told = facts(&judged);
+            let emitted = facts(&classified);
             assert!(
-                told[1].ends_with(&format!("(consecutive attempt {i})")),
-                "{told:?}"
+                emitted[1].ends_with(&format!("(consecutive attempt {i})")),
+                "{emitted:?}"
             );
             next = engine.step(Event::Tick, at(now + 99));
             engine
@@ -319,12 +319,15 @@ fn another_definition_forgives_nothing() {
         }
         let id = engine.find("a").unwrap();
         assert_eq!(engine.view(id).unwrap().restarts, 2);
-        let told = facts(&fail(&mut engine, spawned(&next), at(300)));
+        let emitted = facts(&fail(&mut engine, spawned(&next), at(300)));
         let expect = match then {
             "halt" => "halted: more than 2 restarts",
             _ => "crash-looping: more than 2 restarts",
         };
-        assert!(told.iter().any(|fact| fact.starts_with(expect)), "{told:?}");
+        assert!(
+            emitted.iter().any(|fact| fact.starts_with(expect)),
+            "{emitted:?}"
+        );
         // A new definition does not end the crash loop either.
         engine.define(define(2, then, 99), at(300)).unwrap();
         assert_eq!(engine.view(id).unwrap().crash_looping, then == "alert");
@@ -367,10 +370,10 @@ fn an_operators_start_forgives() {
             engine.step(Event::Exited(a, run, Exit::Code(1)), at(13));
             next = engine.step(Event::Emptied(a, run), at(13));
         }
-        let told = facts(&fail(&mut engine, spawned(&next), at(14)));
-        let last = told.last().map(String::as_str);
+        let emitted = facts(&fail(&mut engine, spawned(&next), at(14)));
+        let last = emitted.last().map(String::as_str);
         let first = last.is_some_and(|fact| fact.ends_with("(consecutive attempt 1)"));
-        assert!(first, "{state}: {told:?}");
+        assert!(first, "{state}: {emitted:?}");
     }
 }
 
@@ -388,10 +391,10 @@ fn a_trial_ends_no_crash_loop() {
         let next = engine.start_all(at(0));
         fail(&mut engine, spawned(&next), at(0));
         let next = engine.step(Event::Tick, at(10));
-        let told = facts(&fail(&mut engine, spawned(&next), at(10)));
+        let emitted = facts(&fail(&mut engine, spawned(&next), at(10)));
         assert!(
-            told.iter().any(|fact| fact.starts_with("crash-looping")),
-            "{told:?}"
+            emitted.iter().any(|fact| fact.starts_with("crash-looping")),
+            "{emitted:?}"
         );
         let a = engine.find("a").unwrap();
         let how = Tryout {
@@ -411,13 +414,17 @@ fn a_trial_ends_no_crash_loop() {
         }
         let actions = fail(&mut engine, (id, run), at(11));
         assert!(engine.view(a).unwrap().crash_looping);
-        let told = facts(&fail(&mut engine, spawned(&actions), at(12)));
+        let emitted = facts(&fail(&mut engine, spawned(&actions), at(12)));
         assert!(engine.view(a).unwrap().crash_looping);
         let expect = "restarting in 1s (consecutive attempt 3)";
-        assert_eq!(told.last().map(String::as_str), Some(expect), "{told:?}");
+        assert_eq!(
+            emitted.last().map(String::as_str),
+            Some(expect),
+            "{emitted:?}"
+        );
         assert!(
-            !told.iter().any(|fact| fact.starts_with("crash-looping")),
-            "{told:?}"
+            !emitted.iter().any(|fact| fact.starts_with("crash-looping")),
+            "{emitted:?}"
         );
         // A stop by an operator during a trial ends the crash loop.
         let new = define(2).remove(0);
@@ -435,8 +442,8 @@ fn a_halt_keeps_its_time_under_another_host() {
     let a = engine.find("a").unwrap();
     let next = engine.start_all(at(0));
     fail(&mut engine, spawned(&next), at(3));
-    let bequest = engine.bequest(a).unwrap();
+    let checkpoint = engine.checkpoint(a).unwrap();
     let mut engine = Engine::new(specs, 1).unwrap();
-    engine.resume([(a, bequest)], at(20));
+    engine.resume([(a, checkpoint)], at(20));
     assert_eq!(engine.view(a).unwrap().since, at(3));
 }

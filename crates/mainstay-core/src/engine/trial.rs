@@ -91,7 +91,7 @@ impl TrialPhase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Flaw {
+pub enum TrialFailure {
     /// The candidate failed.
     Failed(Ended),
     /// The candidate needs a service that is halted.
@@ -116,7 +116,7 @@ pub enum Flaw {
     NotCommitted,
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for TrialFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(ended) => ended.fmt(f),
@@ -175,7 +175,7 @@ enum Step {
     /// Waits until the old run has stopped.
     Clearing,
     /// Takes a snapshot. `token` is set once it has begun.
-    Keeping {
+    SnapshotSchedule {
         token: Option<Token>,
         until: Instant,
     },
@@ -193,18 +193,18 @@ enum Step {
     /// Waits until the candidate has stopped.
     Ending {
         phase: TrialPhase,
-        why: Flaw,
+        why: TrialFailure,
     },
     Restoring {
         token: Token,
         until: Instant,
         phase: TrialPhase,
-        why: Flaw,
+        why: TrialFailure,
     },
     /// Waits until the old definition has started again.
     Returning {
         phase: TrialPhase,
-        why: Flaw,
+        why: TrialFailure,
     },
 }
 
@@ -212,7 +212,7 @@ impl Trial {
     fn phase(&self) -> TrialPhase {
         match self.step {
             Step::Clearing => TrialPhase::Stop,
-            Step::Keeping { .. } => TrialPhase::Snapshot,
+            Step::SnapshotSchedule { .. } => TrialPhase::Snapshot,
             Step::Starting { .. } => TrialPhase::Start,
             Step::Canary { .. } => TrialPhase::Canary,
             Step::Held { .. } => TrialPhase::Trial,
@@ -292,7 +292,7 @@ impl Engine {
         let was_healthy = old.is_satisfied();
         let new = Service::new(candidate, spec, now).tried_for(old);
         self.services.insert(candidate, new);
-        self.tell(service, Fact::Updating { style });
+        self.emit(service, Fact::Updating { style });
         let mut trial = Trial {
             service,
             candidate,
@@ -349,7 +349,7 @@ impl Engine {
             Err(error) => {
                 // The next event rolls the trial back.
                 if let Some(new) = self.services.get_mut(&candidate) {
-                    new.flawed(Flaw::Misfit(error.to_string()));
+                    new.fail_trial(TrialFailure::Misfit(error.to_string()));
                 }
                 return Err(Refusal::Misfit(error));
             }
@@ -362,7 +362,7 @@ impl Engine {
             }
             self.services.insert(service, old);
         }
-        self.tell(candidate, Fact::Updated);
+        self.emit(candidate, Fact::Updated);
         let all = self.services.keys().copied().collect();
         Ok((candidate, self.settle(all)))
     }
@@ -370,7 +370,7 @@ impl Engine {
     /// Rolls back the trial of a service, if there is one.
     pub fn abort(&mut self, service: ServiceId, now: Instant) -> Vec<Action> {
         self.shared.now = now;
-        self.give_up(service, Flaw::Aborted);
+        self.give_up(service, TrialFailure::Aborted);
         self.settle(vec![service])
     }
 
@@ -385,8 +385,8 @@ impl Engine {
     }
 
     /// Returns the role of a candidate, or of a superseded service that is not gone yet.
-    pub fn beside(&self, id: ServiceId) -> Option<Beside> {
-        self.services.get(&id)?.beside()
+    pub fn rollout_role(&self, id: ServiceId) -> Option<RolloutRole> {
+        self.services.get(&id)?.rollout_role()
     }
 
     pub(super) fn trial_deadline(&self) -> Option<Instant> {
@@ -401,7 +401,7 @@ impl Engine {
                 let candidate = self.services.get(&trial.candidate)?;
                 (candidate.view().state == StateName::Waiting).then_some(until)
             }
-            Step::Keeping { until, .. }
+            Step::SnapshotSchedule { until, .. }
             | Step::Canary { until }
             | Step::Held { until }
             | Step::Restoring { until, .. } => Some(until),
@@ -415,7 +415,7 @@ impl Engine {
         for trial in &mut self.trials {
             match &mut trial.step {
                 Step::Starting { until }
-                | Step::Keeping { until, .. }
+                | Step::SnapshotSchedule { until, .. }
                 | Step::Canary { until }
                 | Step::Held { until }
                 | Step::Restoring { until, .. } => *until = (*until).max(soonest),
@@ -436,7 +436,7 @@ impl Engine {
         let services = self.trials.iter().map(|trial| trial.service);
         let services: Vec<ServiceId> = services.filter(|id| is_of(*id)).collect();
         for service in services {
-            self.give_up(service, Flaw::Stopped);
+            self.give_up(service, TrialFailure::Stopped);
         }
     }
 
@@ -447,14 +447,14 @@ impl Engine {
         answered: Token,
         result: &Result<Snapshotted, String>,
     ) -> Option<ServiceId> {
-        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Keeping { token, .. } if token == Some(answered));
+        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::SnapshotSchedule { token, .. } if token == Some(answered));
         let trial = self.trials.iter_mut().find(is_of)?;
         let (service, candidate) = (trial.service, trial.candidate);
         match result {
             Ok(Snapshotted::Taken(snapshot)) => {
                 let snapshot = *snapshot;
                 trial.snapshot = Some(snapshot);
-                self.tell(service, Fact::SnapshotTaken { snapshot });
+                self.emit(service, Fact::SnapshotTaken { snapshot });
                 let step = self.launch(candidate);
                 if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service) {
                     (trial.step, trial.is_due) = (step, false);
@@ -468,11 +468,11 @@ impl Engine {
 
     fn not_kept(&mut self, service: ServiceId, why: String) {
         if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service)
-            && let Step::Keeping { token, .. } = &mut trial.step
+            && let Step::SnapshotSchedule { token, .. } = &mut trial.step
         {
             *token = None;
         }
-        self.give_up(service, Flaw::NotKept(why));
+        self.give_up(service, TrialFailure::NotKept(why));
     }
 
     /// Handles the answer to [`Action::RestoreSnapshot`]. Returns the service if the answer belongs
@@ -493,7 +493,7 @@ impl Engine {
         match result {
             Ok(snapshot) => {
                 let snapshot = *snapshot;
-                self.tell(service, Fact::Restored { snapshot });
+                self.emit(service, Fact::Restored { snapshot });
             }
             Err(why) => {
                 let is_over = self.shutting_down;
@@ -505,14 +505,14 @@ impl Engine {
         Some(service)
     }
 
-    fn give_up(&mut self, service: ServiceId, why: Flaw) {
+    fn give_up(&mut self, service: ServiceId, why: TrialFailure) {
         let trial = self.trials.iter_mut().find(|it| it.service == service);
         if let Some(trial) = trial.filter(|trial| trial.is_open()) {
             let phase = match &why {
-                Flaw::Failed(Ended::NotReady { .. }) => TrialPhase::Ready,
+                TrialFailure::Failed(Ended::NotReady { .. }) => TrialPhase::Ready,
                 _ => trial.phase(),
             };
-            if let Step::Keeping {
+            if let Step::SnapshotSchedule {
                 token: Some(token), ..
             } = trial.step
                 && let Some(old) = self.services.get_mut(&service)
@@ -543,7 +543,7 @@ impl Engine {
     }
 
     fn hold(&mut self, service: ServiceId) -> Step {
-        self.tell(service, Fact::Trial);
+        self.emit(service, Fact::Trial);
         let until = self.shared.now + COMMIT_TIMEOUT;
         Step::Held { until }
     }
@@ -552,7 +552,7 @@ impl Engine {
     /// if anything changed.
     pub(super) fn advance(&mut self) -> Option<Vec<ServiceId>> {
         let is_gone = |service: &Service| {
-            *service.role() == Role::Replaced && service.is_down() && !service.has_remains()
+            *service.role() == Role::Superseded && service.is_down() && !service.has_remains()
         };
         let gone = self.services.iter().find(|(_, service)| is_gone(service));
         if let Some((&id, _)) = gone {
@@ -580,45 +580,47 @@ impl Engine {
             };
             let old = self.services.get(&service)?;
             return old.has_come_to_rest().then(|| {
-                self.tell(service, fact);
+                self.emit(service, fact);
                 self.trials.remove(at);
                 vec![service]
             });
         }
         let (old, new) = (self.services.get(&service)?, self.services.get(&candidate)?);
         let mut changed = vec![service, candidate];
-        let flaw = new.flaw().filter(|_| trial.is_open()).cloned();
-        let flaw = flaw.or_else(|| match trial.step {
-            Step::Clearing if old.has_remains() => Some(Flaw::Remains),
+        let failure = new.failure().filter(|_| trial.is_open()).cloned();
+        let failure = failure.or_else(|| match trial.step {
+            Step::Clearing if old.has_remains() => Some(TrialFailure::Remains),
             Step::Starting { .. } if trial.is_due && new.view().state == StateName::Waiting => {
                 let after = new.spec().start().timeout();
-                Some(Flaw::NeedsLate { after })
+                Some(TrialFailure::NeedsLate { after })
             }
-            Step::Keeping { .. } if trial.is_due => {
-                Some(Flaw::NotKept("the snapshot timed out".to_owned()))
+            Step::SnapshotSchedule { .. } if trial.is_due => {
+                Some(TrialFailure::NotKept("the snapshot timed out".to_owned()))
             }
-            Step::Held { .. } if trial.is_due => Some(Flaw::NotCommitted),
+            Step::Held { .. } if trial.is_due => Some(TrialFailure::NotCommitted),
             _ => None,
         });
-        if let Some(flaw) = flaw {
-            self.give_up(service, flaw);
+        if let Some(failure) = failure {
+            self.give_up(service, failure);
             return Some(changed);
         }
         let step = match trial.step.clone() {
-            Step::Clearing if old.is_down() && old.spec().snapshot().is_some() => Step::Keeping {
-                token: None,
-                until: now + STATE_TIMEOUT,
-            },
+            Step::Clearing if old.is_down() && old.spec().snapshot().is_some() => {
+                Step::SnapshotSchedule {
+                    token: None,
+                    until: now + STATE_TIMEOUT,
+                }
+            }
             Step::Clearing if old.is_down() => self.launch(candidate),
             // A cancelled snapshot must end first.
-            Step::Keeping { token: None, until } if !old.is_abandoning() => {
+            Step::SnapshotSchedule { token: None, until } if !old.is_abandoning() => {
                 let token = Token(self.shared.number());
                 self.shared.actions.push(Action::KeepState {
                     service,
                     token,
                     stable: trial.was_healthy,
                 });
-                Step::Keeping {
+                Step::SnapshotSchedule {
                     token: Some(token),
                     until,
                 }
@@ -655,7 +657,7 @@ impl Engine {
                     // meanwhile.
                     if let Some(old) = self.services.get_mut(&service)
                         && returns
-                        && old.is_wished()
+                        && old.is_desired_up()
                     {
                         old.come_back(&self.shared);
                     }
@@ -673,7 +675,7 @@ impl Engine {
 /// The role of a service that is not the active one of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Beside {
+pub enum RolloutRole {
     /// A new definition on trial.
     Candidate,
     /// A superseded service.

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
-use mainstay_core::engine::{Beside, Fact, Halt, Human, ServiceId};
+use mainstay_core::engine::{Fact, Halt, Human, RolloutRole, ServiceId};
 use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use mainstay_sys as sys;
 use serde::Serialize;
@@ -113,12 +113,12 @@ impl Outbox {
 impl Alert {
     fn new(
         time: &str,
-        (service, beside): (&ServiceName, Option<Beside>),
+        (service, role): (&ServiceName, Option<RolloutRole>),
         fact: &Fact,
         suppressed: u64,
     ) -> Self {
         let id = new_id();
-        let line = report::Line::new(time, (service.as_str(), beside), fact);
+        let line = report::Line::new(time, (service.as_str(), role), fact);
         let message = line.message.clone();
         let host = mainstay_logs::this_host();
         let document = serde_json::to_value(Document {
@@ -147,21 +147,27 @@ impl Alert {
 
 impl Host {
     /// Sends an alert, unless the recipient's limit is exceeded.
-    pub(super) fn alert(&mut self, id: ServiceId, time: &str, beside: Option<Beside>, fact: &Fact) {
+    pub(super) fn alert(
+        &mut self,
+        id: ServiceId,
+        time: &str,
+        role: Option<RolloutRole>,
+        fact: &Fact,
+    ) {
         if self.reporter.is_silent() {
             return;
         }
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return;
         };
-        let name = held.spec.name().clone();
+        let name = runtime.spec.name().clone();
         // During a trial there are two definitions. The recipients of the active one get the alerts
         // of both.
         let id = self.engine.find(name.as_str()).unwrap_or(id);
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return;
         };
-        let spec = Arc::clone(&held.spec);
+        let spec = Arc::clone(&runtime.spec);
         let Some(on_alert) = spec.on_alert() else {
             return;
         };
@@ -169,8 +175,8 @@ impl Host {
             why: Halt::Need(need),
         } = fact
             && let Some(need) = self.engine.find(need.as_str())
-            && let Some(held) = self.held.get(&need)
-            && held.spec.on_alert() == Some(on_alert)
+            && let Some(runtime) = self.runtimes.get(&need)
+            && runtime.spec.on_alert() == Some(on_alert)
         {
             // The same recipient was alerted of the dependency.
             return;
@@ -181,7 +187,7 @@ impl Host {
             Ok(suppressed) => suppressed,
             Err(row) => {
                 if let (1, Some(limit)) = (row, on_alert.limit()) {
-                    self.reporter.say(&format!(
+                    self.reporter.notify(&format!(
                         "{name}: more than {} alerts within {}: further alerts are counted but not sent, except halts and crash loops",
                         limit.alerts(),
                         Human(limit.window())
@@ -190,7 +196,7 @@ impl Host {
                 return;
             }
         };
-        let alert = Arc::new(Alert::new(time, (&name, beside), fact, suppressed));
+        let alert = Arc::new(Alert::new(time, (&name, role), fact, suppressed));
         let mut pushed_out = Vec::new();
         if on_alert.exec().is_some() {
             outbox.for_command.push_back(Arc::clone(&alert));
@@ -204,7 +210,7 @@ impl Host {
                 tries: Tries::new(webhook.deadline(), now, seed()),
                 due: Instant::now(),
                 spec: Arc::clone(&spec),
-                dir: held.dir.clone(),
+                dir: runtime.dir.clone(),
             });
             if outbox.for_webhook.len() > WAITING {
                 pushed_out.extend(outbox.for_webhook.pop_front().map(|it| it.alert));
@@ -224,7 +230,7 @@ impl Host {
             service, message, ..
         } = alert;
         self.reporter
-            .say(&format!("{service}: an alert was lost ({message}): {why}"));
+            .notify(&format!("{service}: an alert was lost ({message}): {why}"));
     }
 
     pub(super) fn alert_event(&mut self, event: AlertEvent) {
@@ -235,7 +241,7 @@ impl Host {
             AlertEvent::Due(name) => self.try_webhook(&name),
             AlertEvent::Said(name, text) => {
                 self.reporter
-                    .say(&format!("{name}: the alert command reported: {text}"));
+                    .notify(&format!("{name}: the alert command reported: {text}"));
             }
             // The event only wakes the loop, which checks the time in any case.
             AlertEvent::Enough => {}
@@ -266,8 +272,8 @@ impl Host {
     /// Starts the command with the service's account and no other setting of its definition. A
     /// setting that prevents the service from starting must not prevent the alert about it.
     fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
-        let held = self.held.get(&id).ok_or("it was removed")?;
-        let spec = Arc::clone(&held.spec);
+        let runtime = self.runtimes.get(&id).ok_or("it was removed")?;
+        let spec = Arc::clone(&runtime.spec);
         let command = spec
             .on_alert()
             .and_then(|it| Some((it.exec()?, it.timeout())));
@@ -277,7 +283,7 @@ impl Host {
         let failed = |error: io::Error| format!("create a pipe: {error}");
         let (input, mut to_command) = io::pipe().map_err(failed)?;
         let (from_command, output) = io::pipe().map_err(failed)?;
-        let user = &held.user;
+        let user = &runtime.user;
         let user = user.as_ref().map_err(String::clone)?.as_ref();
         let mut environment = launch::inherited_by(&spec, user, &self.inherited);
         environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
@@ -295,7 +301,7 @@ impl Host {
         let input_stream = Some(sys::stream(&input));
         let tree = spawn(
             &mut self.processes,
-            (held, Share::Account),
+            (runtime, Share::Account),
             argv,
             environment,
             working_dir,
@@ -358,14 +364,14 @@ impl Host {
             Arc::clone(&next.alert),
         );
         let (name, messages) = (name.clone(), self.messages.clone());
-        let tell = {
+        let report = {
             let alert = Arc::clone(&alert);
             move |(answer, why)| {
                 messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
             }
         };
         let ask = {
-            let tell = tell.clone();
+            let report = report.clone();
             move || {
                 if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
                     let post = || webhook::post(webhook, &dir, &alert.id, &alert.document);
@@ -378,13 +384,13 @@ impl Host {
                             "the resolver thread could not be started".to_owned(),
                         )
                     };
-                    tell(posted.unwrap_or_else(lost));
+                    report(posted.unwrap_or_else(lost));
                 }
             }
         };
         let thread = thread::Builder::new().name("mainstay-alert".to_owned());
         if let Err(error) = thread.spawn(ask) {
-            tell((Answer::Nothing, format!("start a thread: {error}")));
+            report((Answer::Nothing, format!("start a thread: {error}")));
         }
     }
 
@@ -398,7 +404,7 @@ impl Host {
         // The alert may have been given up meanwhile.
         if let Some(at) = waiting.position(|it| Arc::ptr_eq(&it.alert, alert)) {
             let delivery = &mut outbox.for_webhook[at];
-            let next = delivery.tries.judge(answer, now);
+            let next = delivery.tries.classify(answer, now);
             let next = match (next, self.alerts.ends) {
                 (Next::Again(pause), Some((end, _))) if Instant::now() + pause > end => Next::Lost,
                 (next, _) => next,
@@ -416,7 +422,7 @@ impl Host {
                     if delivery.tries.failed() == 1 {
                         let problem =
                             format!("{name}: cannot deliver an alert to {url}: {why}; retrying");
-                        self.reporter.say(&problem);
+                        self.reporter.notify(&problem);
                     }
                     self.send_later(pause, AlertEvent::Due(name.clone()));
                 }
@@ -462,7 +468,7 @@ impl Host {
                 self.alerts.ends = Some((now + left, self.interrupts));
                 self.send_later(left, AlertEvent::Enough);
                 let count: usize = self.alerts.outboxes.values().map(Outbox::len).sum();
-                self.reporter.say(&format!(
+                self.reporter.notify(&format!(
                     "waiting up to {} for the delivery of {count} alerts",
                     Human(left)
                 ));

@@ -21,12 +21,12 @@ use mainstay_sys as sys;
 use mainstay_sys::{Tree, aside};
 
 use super::delay::{Limit, undelayed};
-use super::legacy::Heir;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
 use super::probe::{No, no_answer_within};
+use super::recovery::RecoveredService;
 use super::update::Part;
-use super::{Held, Host, Message, Processes, Running, other, probe};
+use super::{Host, Message, Processes, Running, ServiceRuntime, other, probe};
 use crate::launch;
 use crate::owner::Owner;
 use crate::preflight;
@@ -69,23 +69,23 @@ pub(super) enum Purpose {
 impl Host {
     /// Starts a service's program and returns its process ID.
     pub(super) fn spawn(&mut self, id: ServiceId, run: RunId) -> Result<u32, StartFailure> {
-        let held = self.held.get(&id).ok_or(REMOVED)?;
-        let spec = Arc::clone(&held.spec);
-        if let Err(why) = &held.user {
+        let runtime = self.runtimes.get(&id).ok_or(REMOVED)?;
+        let spec = Arc::clone(&runtime.spec);
+        if let Err(why) = &runtime.user {
             return Err(StartFailure::Permanent(why.clone()));
         }
         let name = spec.name().as_str();
-        let data = self.state.refuse_foreign_data(name, other(&held.user));
+        let data = self.state.refuse_foreign_data(name, other(&runtime.user));
         data.map_err(StartFailure::Permanent)?;
-        let reached = self.state.refuse_closed(name, other(&held.user));
+        let reached = self.state.refuse_closed(name, other(&runtime.user));
         reached.map_err(|(why, hint)| StartFailure::Permanent(format!("{why} (hint: {hint})")))?;
-        let held = self.held_mut(id)?;
-        if !held.sockets.are_ours()
+        let runtime = self.runtime_mut(id)?;
+        if !runtime.sockets.are_ours()
             && let Some(taken) = preflight::taken(&spec)
         {
             return Err(taken.into());
         }
-        held.sockets.open(&spec)?;
+        runtime.sockets.open(&spec)?;
         let in_use = self.claim_state(&spec)?;
         let mut notify = None;
         if let Some(Ready::Notify(_)) = spec.start().ready() {
@@ -95,23 +95,23 @@ impl Host {
         }
         let restarts = self.restarts(id);
         let part = self.part_in_update(id)?;
-        let log = &mut self.held.get_mut(&id).ok_or(REMOVED)?.log;
+        let log = &mut self.runtimes.get_mut(&id).ok_or(REMOVED)?.log;
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
         let is_first = std::mem::replace(&mut log.are_unused, false);
         let tells_run = !is_first || log.tells_runs || is_watched || part.is_some();
         match part {
-            Some(Part::Beside { .. }) => self.logs.starting_beside(log),
+            Some(Part::RolloutRole { .. }) => self.logs.starting_beside(log),
             _ if tells_run => self.logs.starting(spec.name(), log),
             _ => {}
         }
-        if matches!(part, Some(Part::Alone | Part::Beside { .. })) {
+        if matches!(part, Some(Part::Alone | Part::RolloutRole { .. })) {
             self.logs.remember(spec.name());
         }
         let tree = self.start(id, spec.command(), Output::Log, notify.as_ref());
         if tells_run {
             let (pid, restarts) = match part {
                 // Until the update is decided, all lines count as the old run's.
-                Some(Part::Beside { pid, restarts }) => (pid, restarts),
+                Some(Part::RolloutRole { pid, restarts }) => (pid, restarts),
                 _ => (tree.as_ref().map_or(0, Tree::pid), restarts),
             };
             let restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
@@ -119,16 +119,16 @@ impl Host {
         }
         let tree = tree?;
         let pid = tree.pid();
-        let held = self.held_mut(id)?;
+        let runtime = self.runtime_mut(id)?;
         if let Some(socket) = &notify {
             socket.belongs_to(&tree);
         }
-        held.notify = notify;
-        held.running = Some(Running {
+        runtime.notify = notify;
+        runtime.running = Some(Running {
             run,
             tree,
             is_outdated: false,
-            digest: held.digest.clone(),
+            digest: runtime.digest.clone(),
             _in_use: in_use,
         });
         Ok(pid)
@@ -138,8 +138,8 @@ impl Host {
     ///
     /// # Errors
     /// If the service was removed.
-    fn held_mut(&mut self, id: ServiceId) -> Result<&mut Held, String> {
-        self.held.get_mut(&id).ok_or_else(|| REMOVED.to_owned())
+    fn runtime_mut(&mut self, id: ServiceId) -> Result<&mut ServiceRuntime, String> {
+        self.runtimes.get_mut(&id).ok_or_else(|| REMOVED.to_owned())
     }
 
     fn restarts(&self, id: ServiceId) -> u64 {
@@ -147,8 +147,8 @@ impl Host {
     }
 
     fn listen(&self, id: ServiceId, run: RunId, known: Option<&str>) -> io::Result<NotifySocket> {
-        let held = self.held.get(&id);
-        let Held { spec, user, .. } = held.ok_or_else(|| io::Error::other(REMOVED))?;
+        let runtime = self.runtimes.get(&id);
+        let ServiceRuntime { spec, user, .. } = runtime.ok_or_else(|| io::Error::other(REMOVED))?;
         let to_loop = self.messages.clone();
         let notices = Notices::new(id, run);
         let name = spec.name().as_str();
@@ -173,10 +173,11 @@ impl Host {
 
     /// Creates the file of a service's notification socket again, after its directory was removed.
     pub(super) fn listen_again(&mut self, id: ServiceId) -> io::Result<()> {
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return Ok(());
         };
-        let (Some(run), Some(socket)) = (held.running.as_ref().map(|it| it.run), &held.notify)
+        let (Some(run), Some(socket)) =
+            (runtime.running.as_ref().map(|it| it.run), &runtime.notify)
         else {
             return Ok(());
         };
@@ -184,48 +185,48 @@ impl Host {
             return Ok(());
         };
         let path = path.to_owned();
-        held.notify = None;
+        runtime.notify = None;
         let socket = self.listen(id, run, Some(&path))?;
-        if let Some(held) = self.held.get_mut(&id)
-            && let Some(running) = &held.running
+        if let Some(runtime) = self.runtimes.get_mut(&id)
+            && let Some(running) = &runtime.running
         {
             socket.belongs_to(&running.tree);
-            held.notify = Some(socket);
+            runtime.notify = Some(socket);
         }
         Ok(())
     }
 
     /// Registers the processes adopted for a service, after the engine has resumed it.
-    pub(super) fn hold(&mut self, id: ServiceId, heir: Heir) {
+    pub(super) fn hold(&mut self, id: ServiceId, recovered: RecoveredService) {
         let Some(run) = self.engine.view(id).and_then(|view| view.run) else {
             return;
         };
-        let notify = heir.notify().map(|at| self.listen(id, run, Some(at)));
-        let in_use = match (&heir.tree, self.held.get(&id)) {
-            (Some(_), Some(held)) => self.claim_state(&held.spec),
+        let notify = recovered.notify().map(|at| self.listen(id, run, Some(at)));
+        let in_use = match (&recovered.tree, self.runtimes.get(&id)) {
+            (Some(_), Some(runtime)) => self.claim_state(&runtime.spec),
             _ => Ok(None),
         };
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
-        let name = held.spec.name();
-        held.notify = notify.transpose().unwrap_or_else(|error| {
+        let name = runtime.spec.name();
+        runtime.notify = notify.transpose().unwrap_or_else(|error| {
             let what = format!("{name}: cannot reopen its notification socket: {error}");
-            self.reporter.say(&what);
+            self.reporter.notify(&what);
             None
         });
-        let is_outdated = heir.is_outdated;
-        let digest = heir.digest().cloned();
-        let digest = digest.or_else(|| held.digest.clone().filter(|_| !is_outdated));
-        if let Some(tree) = heir.tree {
-            if let Some(socket) = &held.notify {
+        let is_outdated = recovered.is_outdated;
+        let digest = recovered.digest().cloned();
+        let digest = digest.or_else(|| runtime.digest.clone().filter(|_| !is_outdated));
+        if let Some(tree) = recovered.tree {
+            if let Some(socket) = &runtime.notify {
                 socket.belongs_to(&tree);
             }
             let in_use = in_use.unwrap_or_else(|why| {
-                self.reporter.say(&format!("{name}: {why}"));
+                self.reporter.notify(&format!("{name}: {why}"));
                 None
             });
-            held.running = Some(Running {
+            runtime.running = Some(Running {
                 run,
                 tree,
                 is_outdated,
@@ -244,15 +245,15 @@ impl Host {
         notify: Option<&NotifySocket>,
     ) -> Result<Tree, StartFailure> {
         let restarts = self.restarts(id);
-        let held = self.held.get(&id).ok_or_else(|| REMOVED.to_owned())?;
-        let Held {
+        let runtime = self.runtimes.get(&id).ok_or_else(|| REMOVED.to_owned())?;
+        let ServiceRuntime {
             spec,
             dir,
             user,
             log,
             sockets,
             ..
-        } = held;
+        } = runtime;
         let name = spec.name().as_str();
         let mut environment = launch::environment(spec, dir, other(user), &self.inherited)?;
         environment.insert("MAINSTAY_SERVICE".into(), name.into());
@@ -272,7 +273,7 @@ impl Host {
         };
         spawn(
             &mut self.processes,
-            (held, Share::All),
+            (runtime, Share::All),
             argv,
             environment,
             &working_dir,
@@ -283,7 +284,7 @@ impl Host {
 
     /// Returns the tree of this run, if it still exists.
     fn running(&self, id: ServiceId, run: RunId) -> Option<&Running> {
-        let running = self.held.get(&id)?.running.as_ref();
+        let running = self.runtimes.get(&id)?.running.as_ref();
         running.filter(|running| running.run == run)
     }
 
@@ -295,7 +296,7 @@ impl Host {
         act: impl FnOnce(&Tree, &Spec) -> io::Result<()>,
     ) -> Option<io::Error> {
         let running = self.running(id, run)?;
-        act(&running.tree, &self.held.get(&id)?.spec).err()
+        act(&running.tree, &self.runtimes.get(&id)?.spec).err()
     }
 
     /// Kills the remaining processes of a tree.
@@ -307,7 +308,7 @@ impl Host {
         // If this fails, the tree does not become empty, and the engine's deadline reports that.
         let _ = running.tree.kill();
         if running.tree.exit().is_some() {
-            self.tell(
+            self.emit(
                 id,
                 &Fact::Killing {
                     why: KillReason::Remains,
@@ -324,8 +325,8 @@ impl Host {
                 self.helper_ended(helper, as_the_engine_says(exit), at);
                 continue;
             }
-            let found = self.held.iter().find_map(|(id, held)| {
-                let running = held.running.as_ref()?;
+            let found = self.runtimes.iter().find_map(|(id, runtime)| {
+                let running = runtime.running.as_ref()?;
                 (running.tree.id() == tree).then_some((*id, running.run))
             });
             if let Some((id, run)) = found {
@@ -335,7 +336,7 @@ impl Host {
         self.sweep();
         let keeper = self.processes.others().iter().copied();
         if let Some(pid) = { keeper }.find(|pid| self.logs.keeper_ended(*pid)) {
-            self.reporter.say(&format!(
+            self.reporter.notify(&format!(
                 "the keeper of the log pipes (mainstay-keeper, pid {pid}) exited unexpectedly; starting another one"
             ));
             self.keep_pipes();
@@ -363,9 +364,11 @@ impl Host {
     /// Starts a process that keeps the log pipes open beyond this process's life. Retries if that
     /// fails.
     pub(super) fn keep_pipes(&mut self) {
-        let kept = self.logs.keep(self.held.values().map(|held| &held.log));
+        let kept = self
+            .logs
+            .keep(self.runtimes.values().map(|runtime| &runtime.log));
         let Err(error) = kept else { return };
-        self.reporter.say(&format!(
+        self.reporter.notify(&format!(
             "cannot start a keeper of the log pipes: {error}; retrying in {}",
             Human(KEEPER_PAUSE)
         ));
@@ -398,16 +401,16 @@ impl Host {
         let exited = move || {
             to_loop.send(Message::Exited(id, run));
         };
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return exited();
         };
         match awaited {
             Awaited::Notice => {
-                held.notify.iter().for_each(NotifySocket::drain);
+                runtime.notify.iter().for_each(NotifySocket::drain);
                 exited();
             }
             Awaited::Line => {
-                self.logs.drain(held.spec.name(), exited.clone());
+                self.logs.drain(runtime.spec.name(), exited.clone());
                 // A full or slow disk must not delay the decision.
                 tokio::task::spawn_local(async move {
                     undelayed(RECENT_OUTPUT_TIMEOUT).await;
@@ -422,19 +425,19 @@ impl Host {
         let mut i = 0;
         while i < self.sweeping.len() {
             let (id, run) = self.sweeping[i];
-            let Some(held) = self.held.get_mut(&id) else {
+            let Some(runtime) = self.runtimes.get_mut(&id) else {
                 self.sweeping.swap_remove(i);
                 continue;
             };
-            let running = held.running.as_ref();
+            let running = runtime.running.as_ref();
             if running.is_some_and(|running| running.run == run && !running.tree.is_empty()) {
                 i += 1;
                 continue;
             }
             self.sweeping.swap_remove(i);
-            held.notify = None;
+            runtime.notify = None;
             // The next action may be a restore: release the state before it.
-            held.running.take_if(|running| running.run == run);
+            runtime.running.take_if(|running| running.run == run);
             self.take_up_successor(id);
             self.step(Event::Emptied(id, run));
         }
@@ -459,7 +462,7 @@ impl Host {
                 Err(failure) => Some(refused(id, token, failure.to_string())),
             };
         }
-        let Held { spec, dir, .. } = self.held.get(&id)?;
+        let ServiceRuntime { spec, dir, .. } = self.runtimes.get(&id)?;
         let base = launch::working_dir(spec, dir);
         let answerers = of.and_then(|run| self.answerers(id, run));
         let messages = self.messages.clone();
@@ -495,8 +498,8 @@ impl Host {
     /// may.
     fn answerers(&self, id: ServiceId, run: RunId) -> Option<sys::Members> {
         let is_starting = self.engine.view(id)?.state == StateName::StartPending;
-        let held = self.held.get(&id)?;
-        let is_any = held.spec.start().owner() == spec::Owner::Any || held.sockets.are_ours();
+        let runtime = self.runtimes.get(&id)?;
+        let is_any = runtime.spec.start().owner() == spec::Owner::Any || runtime.sockets.are_ours();
         let running = self.running(id, run)?;
         (is_starting && !is_any).then(|| running.tree.members())
     }
@@ -508,7 +511,7 @@ impl Host {
         token: Token,
         regex: &str,
     ) -> Result<(), String> {
-        let Held { spec, running, .. } = self.held.get(&id).ok_or(REMOVED)?;
+        let ServiceRuntime { spec, running, .. } = self.runtimes.get(&id).ok_or(REMOVED)?;
         let scope = match running {
             Some(_) => Scope::Unread,
             None => Scope::NextRun,
@@ -524,8 +527,8 @@ impl Host {
         if state != StateName::Running {
             return Err(format!("it is {state}"));
         }
-        let held = self.held.get(&id).ok_or(REMOVED)?;
-        let spec = Arc::clone(&held.spec);
+        let runtime = self.runtimes.get(&id).ok_or(REMOVED)?;
+        let spec = Arc::clone(&runtime.spec);
         let signal = match spec.reload() {
             Some(Reload::Exec(argv)) => {
                 let purpose = Purpose::Reload(spec.name().clone());
@@ -535,7 +538,7 @@ impl Host {
             Some(Reload::Signal(signal)) => *signal,
             None => Signal::Hup,
         };
-        let Some(running) = &held.running else {
+        let Some(running) = &runtime.running else {
             return Ok(());
         };
         if spec.reload().is_none() && running.tree.handles(signal) != Some(true) {
@@ -638,20 +641,20 @@ impl Host {
                 self.step_at(at, Event::Answered(helper.service, token, answer));
             }
             Purpose::Reload(name) => match answer {
-                Ok(()) => self.reporter.say(&format!("{name}: reloaded")),
+                Ok(()) => self.reporter.notify(&format!("{name}: reloaded")),
                 Err(why) => self
                     .reporter
-                    .say(&format!("{name}: the reload command failed: {why}")),
+                    .notify(&format!("{name}: the reload command failed: {why}")),
             },
             Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
             Purpose::Alert(name) => self.alert_command_ended(&name, answer),
             Purpose::Thaw => {
                 if let Err(why) = answer
-                    && let Some(held) = self.held.get(&helper.service)
+                    && let Some(runtime) = self.runtimes.get(&helper.service)
                 {
-                    let name = held.spec.name();
+                    let name = runtime.spec.name();
                     let what = format!("{name}: the `thaw` command failed: {why}");
-                    self.reporter.say(&what);
+                    self.reporter.notify(&what);
                 }
             }
         }
@@ -686,16 +689,16 @@ pub(super) enum Share {
 /// Starts a program as a service's account.
 pub(super) fn spawn(
     processes: &mut Processes,
-    (held, share): (&Held, Share),
+    (runtime, share): (&ServiceRuntime, Share),
     argv: &Argv,
     environment: launch::Environment,
     working_dir: &Path,
     (stdin, [stdout, stderr]): (Option<sys::Stream<'_>>, [sys::Stream<'_>; 2]),
     sockets: &[sys::Socket],
 ) -> Result<Tree, StartFailure> {
-    let Held {
+    let ServiceRuntime {
         spec, dir, user, ..
-    } = held;
+    } = runtime;
     let is_all = share == Share::All;
     let look = Look {
         program: argv.program().to_owned(),

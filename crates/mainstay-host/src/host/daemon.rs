@@ -9,14 +9,16 @@ use std::io;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Fact, KillReason, Left, Refusal, ServiceId, StateName, Wish};
+use mainstay_core::engine::{
+    DesiredState, Fact, KillReason, RecoveredState, Refusal, ServiceId, StateName,
+};
 use mainstay_core::failure::chain;
 use mainstay_core::report::{LastExit, StatusReport};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::{LOGS_BEHIND, Waiter, unless_logs_hang};
-use super::{Held, Host, SETTLED, Successor, other};
+use super::{Host, SETTLED, ServiceRuntime, Successor, other};
 use crate::embedded::{self, Definition, Desired};
 use crate::preflight;
 
@@ -77,10 +79,10 @@ fn failed(operation: &str, name: &str, error: &io::Error) -> Refused {
 }
 
 impl Host {
-    pub(super) fn say_problems(&mut self) {
+    pub(super) fn report_problems(&mut self) {
         let problems = self.daemon.iter().flat_map(|daemon| &daemon.problems);
         for problem in problems {
-            self.reporter.say(problem);
+            self.reporter.notify(problem);
         }
     }
 
@@ -90,40 +92,42 @@ impl Host {
         if self.daemon.is_none() || self.engine.is_shutting_down() {
             return;
         }
-        let (Some(bequest), Some(held)) = (self.engine.bequest(id), self.held.get_mut(&id)) else {
+        let (Some(checkpoint), Some(runtime)) =
+            (self.engine.checkpoint(id), self.runtimes.get_mut(&id))
+        else {
             return;
         };
-        let name = held.spec.name();
+        let name = runtime.spec.name();
         if self.engine.find(name.as_str()) != Some(id) {
             return;
         }
-        held.is_stopped &= bequest.wish == Wish::Down;
-        let desired = match bequest.left {
-            Left::Halted { why } => Some(Desired::Halted {
+        runtime.is_stopped &= checkpoint.desired == DesiredState::Down;
+        let desired = match checkpoint.recovered {
+            RecoveredState::Halted { why } => Some(Desired::Halted {
                 why,
-                restarts: bequest.restarts,
-                last_exit: bequest.last_exit.map(LastExit::from),
+                restarts: checkpoint.restarts,
+                last_exit: checkpoint.last_exit.map(LastExit::from),
             }),
-            _ => held.is_stopped.then_some(Desired::Stopped),
+            _ => runtime.is_stopped.then_some(Desired::Stopped),
         };
-        if held.desired == desired {
-            held.desired_problem = None;
+        if runtime.desired == desired {
+            runtime.desired_problem = None;
             return;
         }
         let written = embedded::write_desired(&self.state, name.as_str(), desired.as_ref());
         let Err(error) = written else {
-            held.desired = desired;
-            if held.desired_problem.take().is_some() {
+            runtime.desired = desired;
+            if runtime.desired_problem.take().is_some() {
                 let text = format!("{name}: its desired state was written");
-                self.reporter.say(&text);
+                self.reporter.notify(&text);
             }
             return;
         };
         let problem = unwritten(&error, desired.as_ref());
-        if held.desired_problem.as_ref() != Some(&problem) {
-            self.reporter.say(&format!("{name}: {problem}"));
+        if runtime.desired_problem.as_ref() != Some(&problem) {
+            self.reporter.notify(&format!("{name}: {problem}"));
         }
-        held.desired_problem = Some(problem);
+        runtime.desired_problem = Some(problem);
     }
 
     /// The same for all services. What could not be written, by this daemon or one that was killed,
@@ -134,23 +138,23 @@ impl Host {
     }
 
     /// Tells whoever started us that all that starts with us has, or has failed.
-    pub(super) fn tell_parent(&mut self) {
+    pub(super) fn notify_parent(&mut self) {
         if let Some(daemon) = self.daemon.as_mut().filter(|daemon| daemon.is_starting)
             && self.engine.is_calm()
         {
             daemon.is_starting = false;
-            self.told(mainstay::notify::ready());
+            self.check_notified(mainstay::notify::ready());
         }
     }
 
-    fn told(&mut self, result: io::Result<bool>) {
+    fn check_notified(&mut self, result: io::Result<bool>) {
         if let Err(error) = result {
-            self.reporter.say(&format!("NOTIFY_SOCKET: {error}"));
+            self.reporter.notify(&format!("NOTIFY_SOCKET: {error}"));
         }
     }
 
     /// Records facts that determine the daemon's exit code.
-    pub(super) fn judge(&mut self, id: ServiceId, fact: &Fact) {
+    pub(super) fn record_outcome(&mut self, id: ServiceId, fact: &Fact) {
         let code = match fact {
             Fact::Halted { .. } => Some(self.failure_of(id).unwrap_or(1)),
             _ => None,
@@ -178,7 +182,7 @@ impl Host {
             && self.interrupts == 1
         {
             daemon.ends_badly |= any_is_halted;
-            self.told(mainstay::notify::stopping());
+            self.check_notified(mainstay::notify::stopping());
         }
     }
 
@@ -186,19 +190,23 @@ impl Host {
     pub(super) fn reload_all(&mut self) {
         let mut reloaded = Vec::new();
         for id in self.engine.ids() {
-            let Some(spec) = self.held.get(&id).map(|held| Arc::clone(&held.spec)) else {
+            let Some(spec) = self
+                .runtimes
+                .get(&id)
+                .map(|runtime| Arc::clone(&runtime.spec))
+            else {
                 continue;
             };
             match self.reload(id) {
                 Ok(()) => reloaded.push(spec.name().to_string()),
                 Err(why) if spec.reload().is_some() => {
                     self.reporter
-                        .say(&format!("{}: not reloaded: {why}", spec.name()));
+                        .notify(&format!("{}: not reloaded: {why}", spec.name()));
                 }
                 Err(_) => {}
             }
         }
-        self.reporter.say(&match reloaded.is_empty() {
+        self.reporter.notify(&match reloaded.is_empty() {
             true => "SIGHUP: no service was reloaded".to_owned(),
             false => format!("SIGHUP: reload requested: {}", reloaded.join(", ")),
         });
@@ -212,21 +220,21 @@ impl Host {
         for name in names {
             let definition = embedded::read(&self.state, name).map_err(conflict)?;
             let id = self.engine.find(name);
-            if let Some(held) = id.and_then(|id| self.held.get_mut(&id)) {
-                let is_same = *held.spec == *definition.spec && held.dir == definition.dir;
-                if is_same && held.next.is_none() {
+            if let Some(runtime) = id.and_then(|id| self.runtimes.get_mut(&id)) {
+                let is_same = *runtime.spec == *definition.spec && runtime.dir == definition.dir;
+                if is_same && runtime.next.is_none() {
                     // An update has already applied this definition, or only the wording has
                     // changed.
-                    (held.version, held.is_updated) = (definition.version, false);
-                    held.reword(definition.digest);
+                    (runtime.version, runtime.is_updated) = (definition.version, false);
+                    runtime.reword(definition.digest);
                     continue;
                 }
             }
-            let held = id.and_then(|id| self.held.get(&id));
-            let is_known = held.is_some_and(|held| {
-                let (version, spec, dir) = match &held.next {
+            let runtime = id.and_then(|id| self.runtimes.get(&id));
+            let is_known = runtime.is_some_and(|runtime| {
+                let (version, spec, dir) = match &runtime.next {
                     Some(Successor { definition: it, .. }) => (it.version, &it.spec, &it.dir),
-                    None => (held.version, &held.spec, &held.dir),
+                    None => (runtime.version, &runtime.spec, &runtime.dir),
                 };
                 (version, spec, dir) == (definition.version, &definition.spec, &definition.dir)
             });
@@ -259,21 +267,22 @@ impl Host {
             };
             let remarks = preflight::remarks(&definition.spec, &definition.dir, &self.inherited);
             for remark in remarks {
-                self.reporter.say(&format!("{name}: {remark}"));
+                self.reporter.notify(&format!("{name}: {remark}"));
             }
             let user = Ok(user);
-            match self.held.get_mut(&id) {
+            match self.runtimes.get_mut(&id) {
                 None => {
                     if let Some((_, log)) = opened.next() {
-                        self.held.insert(id, Held::new(definition, user, log));
+                        self.runtimes
+                            .insert(id, ServiceRuntime::new(definition, user, log));
                         self.reporter.widen(name.as_str());
-                        self.reporter.say(&format!("{name}: installed"));
+                        self.reporter.notify(&format!("{name}: installed"));
                     }
                 }
-                Some(held) => {
-                    held.next = Some(Successor { definition, user });
-                    let is_up = held.running.as_mut().map(|run| run.is_outdated = true);
-                    self.reporter.say(&format!(
+                Some(runtime) => {
+                    runtime.next = Some(Successor { definition, user });
+                    let is_up = runtime.running.as_mut().map(|run| run.is_outdated = true);
+                    self.reporter.notify(&format!(
                         "{name}: changed{}",
                         is_up.map_or("", |()| "; restart it to apply the change")
                     ));
@@ -343,10 +352,10 @@ impl Host {
                 .map_err(|error| failed("create the data directory of", name.as_str(), &error))?;
         }
         if !opened.is_empty() {
-            let held = self.held.values().map(|held| &held.log);
+            let runtime = self.runtimes.values().map(|runtime| &runtime.log);
             let kept = self
                 .logs
-                .keep(held.chain(opened.iter().map(|(_, log)| log)));
+                .keep(runtime.chain(opened.iter().map(|(_, log)| log)));
             kept.map_err(|error| failed("start the keeper of", "pipes", &error))?;
         }
         Ok(())
@@ -354,32 +363,39 @@ impl Host {
 
     /// Applies the next definition of a service that has no processes, as the engine already has.
     pub(super) fn take_up_successor(&mut self, id: ServiceId) {
-        let Some(held) = self.held.get_mut(&id).filter(|held| held.running.is_none()) else {
+        let Some(runtime) = self
+            .runtimes
+            .get_mut(&id)
+            .filter(|runtime| runtime.running.is_none())
+        else {
             return;
         };
-        let Some(Successor { definition, user }) = held.next.take() else {
+        let Some(Successor { definition, user }) = runtime.next.take() else {
             return;
         };
-        held.is_updated = false;
+        runtime.is_updated = false;
         let Definition { spec, dir, .. } = &definition;
         let name = spec.name().clone();
-        let is_same_log = held.spec.log() == spec.log() && held.dir == *dir && held.user == user;
+        let is_same_log =
+            runtime.spec.log() == spec.log() && runtime.dir == *dir && runtime.user == user;
         let owner = other(&user);
         let log = (!is_same_log).then(|| self.logs.replace(spec, dir, owner));
         let data_dir = self.state.create_data_dir(name.as_str(), owner);
-        (held.spec, held.dir) = (definition.spec, definition.dir);
-        (held.version, held.user) = (definition.version, user);
-        held.digest = definition.digest;
+        (runtime.spec, runtime.dir) = (definition.spec, definition.dir);
+        (runtime.version, runtime.user) = (definition.version, user);
+        runtime.digest = definition.digest;
         let mut problems = Vec::new();
         match log {
-            Some(Ok(log)) => held.log = log,
+            Some(Ok(log)) => runtime.log = log,
             Some(Err(error)) => problems.push(format!(
                 "its new log cannot be opened: {error}; the old log remains in use"
             )),
             None => {}
         }
         if !is_same_log {
-            let kept = self.logs.keep(self.held.values().map(|held| &held.log));
+            let kept = self
+                .logs
+                .keep(self.runtimes.values().map(|runtime| &runtime.log));
             let why = "if this daemon is killed, further output of the service is lost";
             problems.extend(
                 kept.err()
@@ -389,7 +405,7 @@ impl Host {
         let why = data_dir.err();
         problems.extend(why.map(|error| format!("cannot create its data directory: {error}")));
         for problem in problems {
-            self.reporter.say(&format!("{name}: {problem}"));
+            self.reporter.notify(&format!("{name}: {problem}"));
         }
     }
 
@@ -438,9 +454,12 @@ impl Host {
                 let _ = helper.tree.kill();
             }
         }
-        let mut gone: Vec<Held> = ids.iter().filter_map(|id| self.held.remove(id)).collect();
-        for held in &mut gone {
-            if let Some(taking) = held.snapshot.take() {
+        let mut gone: Vec<ServiceRuntime> = ids
+            .iter()
+            .filter_map(|id| self.runtimes.remove(id))
+            .collect();
+        for runtime in &mut gone {
+            if let Some(taking) = runtime.snapshot.take() {
                 taking.removed();
             }
         }
@@ -450,21 +469,25 @@ impl Host {
         };
         let meaning = "what it ran is stopped; uninstall it again when it does";
         let respond = unless_logs_hang(&self.state.logs_dir(), reply, meaning);
-        for held in others {
-            self.logs.forget(held.spec.name(), true, || {});
+        for runtime in others {
+            self.logs.forget(runtime.spec.name(), true, || {});
         }
         // The log thread processes requests in order: when the files of the last service are
         // closed, so are all others.
         self.logs
             .forget(last.spec.name(), true, move || respond(done));
-        for held in &gone {
-            self.reporter.say(&format!("{}: removed", held.spec.name()));
+        for runtime in &gone {
+            self.reporter
+                .notify(&format!("{}: removed", runtime.spec.name()));
         }
-        for held in gone {
-            mainstay_sys::forget_service(&self.processes, held.spec.name().as_str());
+        for runtime in gone {
+            mainstay_sys::forget_service(&self.processes, runtime.spec.name().as_str());
         }
-        if let Err(error) = self.logs.keep(self.held.values().map(|held| &held.log)) {
-            self.reporter.say(&format!(
+        if let Err(error) = self
+            .logs
+            .keep(self.runtimes.values().map(|runtime| &runtime.log))
+        {
+            self.reporter.notify(&format!(
                 "cannot start the keeper of the log pipes: {}",
                 chain(&error)
             ));
@@ -475,8 +498,8 @@ impl Host {
 
     /// Returns the service's name, for messages.
     fn name(&self, id: ServiceId) -> &str {
-        let held = self.held.get(&id);
-        held.map_or("the service", |held| held.spec.name().as_str())
+        let runtime = self.runtimes.get(&id);
+        runtime.map_or("the service", |runtime| runtime.spec.name().as_str())
     }
 
     /// Schedules the release of resources that were needed only for a change.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_core::engine::{
-    Bequest, Ended, Exit, Failures, Left, ServiceId, Stage, StateName, Wish,
+    Checkpoint, DesiredState, Ended, Exit, Failures, RecoveredState, ServiceId, Stage, StateName,
 };
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::TextDigest;
@@ -35,14 +35,14 @@ use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{self as sys, Birth, Identity, lock_file};
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Host, Running};
+use super::{Host, Running, ServiceRuntime};
 use crate::embedded::{self, Definition, Desired};
 use crate::manifest_file::Loaded;
 
 /// The format version of the file. Other versions are not read.
 const FORMAT: u32 = 1;
 const HEADER: usize = 8 << 10;
-const SLOT: usize = 1 << 10;
+const ENTRY: usize = 1 << 10;
 /// The number of entries is a multiple of this.
 const ROOM: usize = 16;
 /// The time after which a failed write is retried.
@@ -61,8 +61,8 @@ pub(super) struct Header {
     /// The manifest's format, which determines the name of the copy; or [`INSTALLED`].
     manifest_format: String,
     /// The same orphan markers as in the lock file, in case that is lost.
-    #[serde(default)]
-    pub(super) testaments: Vec<String>,
+    #[serde(default, rename = "testaments")]
+    pub(super) orphan_markers: Vec<String>,
     /// The generation. Of two ledgers, the one with the higher generation is valid.
     #[serde(default)]
     generation: u64,
@@ -77,7 +77,7 @@ const INSTALLED: &str = "installed";
 
 /// The ledger entry of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Slot {
+pub(super) struct Entry {
     pub(super) name: String,
     state: State,
     /// The time of the last state change.
@@ -182,7 +182,7 @@ pub(super) struct Ledger {
     copy: Option<File>,
     /// The service of each entry, in order.
     owners: Vec<ServiceId>,
-    written: Vec<Option<Slot>>,
+    written: Vec<Option<Entry>>,
     buffer: Vec<u8>,
     /// The reason that the ledger on disk is out of date.
     trouble: Option<String>,
@@ -199,9 +199,9 @@ impl Ledger {
     /// recovery. A failure to write is recorded as [trouble](Ledger::trouble).
     fn begin(
         state: &StateDir,
-        (manifest, testaments): (&str, &[String]),
+        (manifest, orphan_markers): (&str, &[String]),
         copy: Option<&Copy>,
-        slots: (Vec<ServiceId>, Vec<Slot>),
+        entries: (Vec<ServiceId>, Vec<Entry>),
     ) -> io::Result<Option<Self>> {
         let Some(boot) = sys::boot() else {
             return Ok(None);
@@ -215,7 +215,7 @@ impl Ledger {
             manifest: manifest.to_owned(),
             manifest_dir: copy.map_or_else(PathBuf::new, |copy| copy.dir.clone()),
             manifest_format: copy.map_or(INSTALLED, |copy| copy.format.name()).to_owned(),
-            testaments: testaments.to_vec(),
+            orphan_markers: orphan_markers.to_vec(),
             generation: 0,
             services: None,
         };
@@ -225,7 +225,7 @@ impl Ledger {
             copy: None,
             owners: Vec::new(),
             written: Vec::new(),
-            buffer: Vec::with_capacity(SLOT),
+            buffer: Vec::with_capacity(ENTRY),
             trouble: None,
         };
         let copied = copy.map(|copy| {
@@ -235,10 +235,10 @@ impl Ledger {
         match copied.transpose() {
             Ok(copy) => {
                 ledger.copy = copy;
-                ledger.renew(state, slots);
+                ledger.renew(state, entries);
             }
             Err(error) => {
-                ledger.renew(state, slots);
+                ledger.renew(state, entries);
                 ledger.fail(&error);
             }
         }
@@ -246,7 +246,7 @@ impl Ledger {
     }
 
     /// Writes a new ledger for these services.
-    fn renew(&mut self, state: &StateDir, (owners, slots): (Vec<ServiceId>, Vec<Slot>)) {
+    fn renew(&mut self, state: &StateDir, (owners, entries): (Vec<ServiceId>, Vec<Entry>)) {
         let Some(header) = &mut self.header else {
             return;
         };
@@ -258,13 +258,13 @@ impl Ledger {
             }
         });
         let placed = copy.transpose().and_then(|copy| {
-            let place = place(state, header, &slots)?;
+            let place = place(state, header, &entries)?;
             Ok((copy, place))
         });
         match placed {
             Ok((copy, place)) => {
                 (self.copy, self.place) = (copy, Some(place));
-                (self.owners, self.written) = (owners, slots.into_iter().map(Some).collect());
+                (self.owners, self.written) = (owners, entries.into_iter().map(Some).collect());
                 self.trouble = None;
             }
             Err(error) => self.fail(&error),
@@ -284,27 +284,27 @@ impl Ledger {
             copy: None,
             written: vec![None; owners.len()],
             owners,
-            buffer: Vec::with_capacity(SLOT),
+            buffer: Vec::with_capacity(ENTRY),
             trouble: None,
         })
     }
 
     /// Writes an entry if it has changed.
-    fn write(&mut self, id: ServiceId, slot: Slot) -> io::Result<()> {
+    fn write(&mut self, id: ServiceId, entry: Entry) -> io::Result<()> {
         // A service that was added later gets its entry with the next new ledger.
         let Some(index) = self.owners.iter().position(|owner| *owner == id) else {
             return Ok(());
         };
-        if self.written[index].as_ref() == Some(&slot) {
+        if self.written[index].as_ref() == Some(&entry) {
             return Ok(());
         }
         let Some(place) = &self.place else {
             return Ok(());
         };
-        lay_out(&slot, &mut self.buffer)?;
-        let at = HEADER + index * SLOT;
+        lay_out(&entry, &mut self.buffer)?;
+        let at = HEADER + index * ENTRY;
         sys::write_at(&place.file, &self.buffer, at as u64)?;
-        self.written[index] = Some(slot);
+        self.written[index] = Some(entry);
         Ok(())
     }
 
@@ -329,25 +329,29 @@ fn copied(path: &Path, bytes: &[u8]) -> io::Result<File> {
 
 /// Writes a ledger that is valid from now on. A valid ledger exists at every moment, unless both
 /// files fail to take the new one and the current one is overwritten in place.
-fn place(state: &StateDir, header: &mut Header, slots: &[Slot]) -> io::Result<Place> {
+fn place(state: &StateDir, header: &mut Header, entries: &[Entry]) -> io::Result<Place> {
     let (first, spare) = (state.ledger_path(), state.spare_ledger_path());
-    let generation = |path: &Path| Estate::read_at(path).ok()?.map(|it| it.header.generation);
+    let generation = |path: &Path| {
+        LedgerSnapshot::read_at(path)
+            .ok()?
+            .map(|it| it.header.generation)
+    };
     let (of_first, of_spare) = (generation(&first), generation(&spare));
     header.generation = of_first.max(of_spare).unwrap_or(0) + 1;
-    header.services = Some(slots.len());
+    header.services = Some(entries.len());
     let mut head = Vec::with_capacity(HEADER);
     if !fill(header, HEADER, &mut head)? {
         return Err(io::Error::other("the paths are too long"));
     }
-    let room = (slots.len() + 1).next_multiple_of(ROOM);
-    let mut body = Vec::with_capacity(room * SLOT);
-    let mut buffer = Vec::with_capacity(SLOT);
-    for slot in slots {
-        lay_out(slot, &mut buffer)?;
+    let room = (entries.len() + 1).next_multiple_of(ROOM);
+    let mut body = Vec::with_capacity(room * ENTRY);
+    let mut buffer = Vec::with_capacity(ENTRY);
+    for entry in entries {
+        lay_out(entry, &mut buffer)?;
         body.extend_from_slice(&buffer);
     }
-    while body.len() < room * SLOT {
-        fill(&(), SLOT, &mut body)?;
+    while body.len() < room * ENTRY {
+        fill(&(), ENTRY, &mut body)?;
     }
     let (counting, other) = match of_first < of_spare {
         true => (&spare, &first),
@@ -427,12 +431,12 @@ pub(super) fn discard(state: &StateDir) {
 /// Serialises an entry. If it is too long, its reasons are cut to 60 characters and the digest and
 /// restart times are dropped. If it is still too long, the child is dropped too, so that its
 /// processes are ended instead of adopted.
-fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
+fn lay_out(entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
-    if fill(slot, SLOT, buffer)? {
+    if fill(entry, ENTRY, buffer)? {
         return Ok(());
     }
-    let mut shorter = slot.clone();
+    let mut shorter = entry.clone();
     if let Some(child) = &mut shorter.child {
         child.digest = None;
     }
@@ -442,12 +446,12 @@ fn lay_out(slot: &Slot, buffer: &mut Vec<u8>) -> io::Result<()> {
         *text = text.chars().take(60).collect();
     }
     buffer.clear();
-    if fill(&shorter, SLOT, buffer)? {
+    if fill(&shorter, ENTRY, buffer)? {
         return Ok(());
     }
     (shorter.child, shorter.state) = (None, State::Due);
     buffer.clear();
-    fill(&shorter, SLOT, buffer).map(drop)
+    fill(&shorter, ENTRY, buffer).map(drop)
 }
 
 /// Appends the document, padded to `size`, and returns whether it fits.
@@ -473,9 +477,9 @@ pub(super) struct Survivors {
 impl Survivors {
     /// Finds the survivors by their supervisor's orphan markers. Where there are no cgroups, this
     /// looks at every process.
-    pub(super) fn of(testaments: &[String]) -> Self {
+    pub(super) fn of(orphan_markers: &[String]) -> Self {
         let mut all = Self::default();
-        for survivor in testaments.iter().flat_map(|it| sys::survivors(it)) {
+        for survivor in orphan_markers.iter().flat_map(|it| sys::survivors(it)) {
             let sys::Survivor {
                 service,
                 pids,
@@ -535,7 +539,7 @@ impl From<&Loaded> for Copy {
 
 /// The ledger of a dead supervisor.
 #[derive(Debug)]
-pub(super) struct Estate {
+pub(super) struct LedgerSnapshot {
     pub(super) header: Header,
     /// The ledger file.
     path: PathBuf,
@@ -544,11 +548,11 @@ pub(super) struct Estate {
     pub(super) rebuilt: Option<String>,
     /// The entries of the services, in order. Entries that cannot be read are omitted, and
     /// `is_whole` is then false.
-    pub(super) slots: Vec<Slot>,
+    pub(super) entries: Vec<Entry>,
     pub(super) is_whole: bool,
 }
 
-impl Estate {
+impl LedgerSnapshot {
     /// Reads the ledger. Returns `None` if there is none from this boot.
     ///
     /// # Errors
@@ -596,18 +600,18 @@ impl Estate {
         if sys::boot().as_ref() != Some(&header.boot) {
             return Ok(None);
         }
-        let slots = bytes[HEADER..].chunks(SLOT);
-        let count = header.services.unwrap_or(slots.len());
-        let slots = slots.take(count);
-        let slots: Vec<Slot> = slots
-            .filter_map(|slot| serde_json::from_slice(slot).ok())
+        let entries = bytes[HEADER..].chunks(ENTRY);
+        let count = header.services.unwrap_or(entries.len());
+        let entries = entries.take(count);
+        let entries: Vec<Entry> = entries
+            .filter_map(|entry| serde_json::from_slice(entry).ok())
             .collect();
-        let is_whole = slots.len() == count;
+        let is_whole = entries.len() == count;
         Ok(Some(Self {
             header,
             path: path.to_owned(),
             rebuilt: None,
-            slots,
+            entries,
             is_whole,
         }))
     }
@@ -620,18 +624,18 @@ impl Estate {
         (predecessor, manifest): (&Predecessor, &str),
         why: String,
     ) -> Option<Self> {
-        let survivors = Survivors::of(&predecessor.testaments);
+        let survivors = Survivors::of(&predecessor.orphan_markers);
         let installed = embedded::names(state);
         // A service whose pipes are gone with the directory would be killed when it writes, or
         // would lose its output.
         let is_heard = |name: &str| state.pipes_dir().join(name).exists();
         let mains = survivors.mains.iter().filter(|(name, _)| is_heard(name));
-        let slots = mains.map(|(name, main)| {
-            let mut slot = Slot::new(name, State::Running);
+        let entries = mains.map(|(name, main)| {
+            let mut entry = Entry::new(name, State::Running);
             let began_ms = millis(main.began);
-            slot.since_ms = began_ms;
-            slot.unwanted = embedded::desired(state, name) == Some(Desired::Stopped);
-            slot.child = Some(Child {
+            entry.since_ms = began_ms;
+            entry.unwanted = embedded::desired(state, name) == Some(Desired::Stopped);
+            entry.child = Some(Child {
                 pid: main.identity.pid,
                 birth: main.identity.birth,
                 tree: main.identity.tree.clone(),
@@ -640,9 +644,9 @@ impl Estate {
                 is_outdated: false,
                 digest: None,
             });
-            slot
+            entry
         });
-        let slots: Vec<Slot> = slots.collect();
+        let entries: Vec<Entry> = entries.collect();
         let header = Header {
             format: FORMAT,
             boot: sys::boot()?,
@@ -654,7 +658,7 @@ impl Estate {
                 true => String::new(),
                 false => INSTALLED.to_owned(),
             },
-            testaments: predecessor.testaments.clone(),
+            orphan_markers: predecessor.orphan_markers.clone(),
             generation: 0,
             services: None,
         };
@@ -662,7 +666,7 @@ impl Estate {
             header,
             path: PathBuf::new(),
             rebuilt: Some(why),
-            slots,
+            entries,
             is_whole: true,
         })
     }
@@ -688,7 +692,7 @@ impl Estate {
 
     /// Returns whether the ledger has an entry for this service.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.slots.iter().any(|slot| slot.name == name)
+        self.entries.iter().any(|entry| entry.name == name)
     }
 
     /// Returns the services' definitions as of the beginning of the ledger, with later updates.
@@ -697,9 +701,9 @@ impl Estate {
     /// If a definition cannot be read.
     pub(super) fn definitions(&self, state: &StateDir) -> Result<Vec<Definition>, String> {
         let mut all = self.original_definitions(state)?;
-        for slot in self.slots.iter().filter(|slot| slot.is_updated) {
-            let updated = Updated::read(state, &slot.name)?;
-            all.retain(|it| it.spec.name().as_str() != slot.name);
+        for entry in self.entries.iter().filter(|entry| entry.is_updated) {
+            let updated = Updated::read(state, &entry.name)?;
+            all.retain(|it| it.spec.name().as_str() != entry.name);
             all.push(updated);
         }
         Ok(all)
@@ -786,7 +790,7 @@ impl Updated {
     }
 }
 
-impl Slot {
+impl Entry {
     /// Returns the main process, which may have ended.
     pub(super) fn main(&self) -> Option<Identity> {
         self.child.as_ref().map(Child::identity)
@@ -799,7 +803,7 @@ impl Slot {
 
     /// Returns the recovered state for the engine. `at` converts a time to the new host's clock;
     /// `lives` is set if the main process is alive.
-    pub(super) fn bequest(&self, lives: bool, at: impl Fn(u64) -> Instant) -> Bequest {
+    pub(super) fn checkpoint(&self, lives: bool, at: impl Fn(u64) -> Instant) -> Checkpoint {
         let stage = match self.state {
             State::Starting => Some(Stage::Starting),
             State::Running => Some(Stage::Running),
@@ -811,26 +815,26 @@ impl Slot {
         let was_ready = self.was_ready;
         let since = at(self.since_ms);
         let began = self.child.as_ref().map_or(since, |it| at(it.began_ms));
-        let left = match (self.state, stage, &self.child) {
-            (_, Some(stage), Some(child)) if lives => Left::Child {
+        let recovered = match (self.state, stage, &self.child) {
+            (_, Some(stage), Some(child)) if lives => RecoveredState::Child {
                 pid: child.pid,
                 began,
                 since,
                 until: self.until_ms.map(&at),
                 stage,
             },
-            (_, Some(stage), Some(child)) => Left::Gone {
+            (_, Some(stage), Some(child)) => RecoveredState::Gone {
                 pid: child.pid,
                 began,
                 stage,
             },
-            (State::Failing, ..) => Left::Ended {
+            (State::Failing, ..) => RecoveredState::Ended {
                 ended: self.failure(),
                 was_ready,
                 began,
                 since,
             },
-            (State::Ended, ..) => Left::Ended {
+            (State::Ended, ..) => RecoveredState::Ended {
                 ended: self
                     .failure
                     .clone()
@@ -839,23 +843,27 @@ impl Slot {
                 began,
                 since,
             },
-            (State::Completed, ..) => Left::Completed { was_ready },
+            (State::Completed, ..) => RecoveredState::Completed { was_ready },
             (State::Halted, ..) => match &self.blocked_by {
                 Some(Blocked { need, has_ended }) => match ServiceName::new(need) {
-                    Some(need) => Left::Blocked {
+                    Some(need) => RecoveredState::Blocked {
                         need,
                         has_ended: *has_ended,
                     },
-                    None => Left::Nothing,
+                    None => RecoveredState::Nothing,
                 },
-                None => Left::Halted {
+                None => RecoveredState::Halted {
                     why: self.why.clone().unwrap_or_default(),
                 },
             },
-            _ => Left::Nothing,
+            _ => RecoveredState::Nothing,
         };
-        Bequest {
-            wish: if self.unwanted { Wish::Down } else { Wish::Up },
+        Checkpoint {
+            desired: if self.unwanted {
+                DesiredState::Down
+            } else {
+                DesiredState::Up
+            },
             restarts: self.restarts,
             last_exit: self.last_exit.map(exit_of),
             failures: Failures {
@@ -866,7 +874,7 @@ impl Slot {
                     .map(|(since, remind)| (at(since), at(remind))),
             },
             since: Some(since),
-            left,
+            recovered,
         }
     }
 
@@ -942,12 +950,12 @@ impl Slot {
 
     /// Returns the entry of a service that must stay down and that no ledger accounts for.
     pub(super) fn of_desired(name: &str, desired: &Desired) -> Self {
-        let slot = Self {
+        let entry = Self {
             unwanted: true,
             ..Self::new(name, State::Due)
         };
         match desired {
-            Desired::Stopped => slot,
+            Desired::Stopped => entry,
             Desired::Halted {
                 why,
                 restarts,
@@ -958,7 +966,7 @@ impl Slot {
                 why: Some(why.clone()),
                 restarts: *restarts,
                 last_exit: *last_exit,
-                ..slot
+                ..entry
             },
         }
     }
@@ -992,26 +1000,28 @@ impl Host {
         if self.ledger.is_some() {
             return self.renew_ledger();
         }
-        let slots = self.slots();
-        let head = (&*self.manifest, &*self.testaments);
-        match Ledger::begin(&self.state, head, copy, slots) {
+        let entries = self.ledger_entries();
+        let head = (&*self.manifest, &*self.orphan_markers);
+        match Ledger::begin(&self.state, head, copy, entries) {
             Ok(ledger) => {
                 self.ledger = ledger;
-                self.say_ledger(None);
+                self.report_ledger(None);
             }
-            Err(error) => self.reporter.say(&self.without_ledger(&error.to_string())),
+            Err(error) => self
+                .reporter
+                .notify(&self.without_ledger(&error.to_string())),
         }
     }
 
     /// Writes a new ledger, as the set of services or their IDs have changed.
     pub(super) fn renew_ledger(&mut self) {
-        let slots = self.slots();
+        let entries = self.ledger_entries();
         let Some(ledger) = &mut self.ledger else {
             return;
         };
         let before = ledger.trouble().map(str::to_owned);
-        ledger.renew(&self.state, slots);
-        self.say_ledger(before.as_deref());
+        ledger.renew(&self.state, entries);
+        self.report_ledger(before.as_deref());
     }
 
     /// Returns whether the ledger file is still in place; true if there is no ledger.
@@ -1022,17 +1032,17 @@ impl Host {
     /// Writes a service's entry if it has changed.
     pub(super) fn record(&mut self, id: ServiceId) {
         self.record_desired(id);
-        let slot = self.slot(id);
+        let entry = self.ledger_entry(id);
         let Some(ledger) = &mut self.ledger else {
             return;
         };
         let has_trouble = ledger.trouble().is_some();
-        let written = slot.map_or(Ok(()), |slot| ledger.write(id, slot));
+        let written = entry.map_or(Ok(()), |entry| ledger.write(id, entry));
         if !has_trouble && written.is_err() {
             self.renew_ledger();
         }
-        let is_unwritten = |held: &Held| held.desired_problem.is_some();
-        if self.has_ledger_trouble() || self.held.get(&id).is_some_and(is_unwritten) {
+        let is_unwritten = |runtime: &ServiceRuntime| runtime.desired_problem.is_some();
+        if self.has_ledger_trouble() || self.runtimes.get(&id).is_some_and(is_unwritten) {
             self.rewrite_soon();
         }
     }
@@ -1044,9 +1054,9 @@ impl Host {
     /// Schedules a retry of failed writes, if there are any.
     pub(super) fn rewrite_soon(&mut self) {
         let is_unwritten = self
-            .held
+            .runtimes
             .values()
-            .any(|held| held.desired_problem.is_some());
+            .any(|runtime| runtime.desired_problem.is_some());
         if is_unwritten || self.has_ledger_trouble() {
             let at = std::time::Instant::now() + REWRITE_INTERVAL;
             self.rewrites_at.get_or_insert(at);
@@ -1078,7 +1088,7 @@ impl Host {
     }
 
     /// Reports a change of the ledger's problem, once.
-    fn say_ledger(&mut self, before: Option<&str>) {
+    fn report_ledger(&mut self, before: Option<&str>) {
         let now = self.ledger.as_ref().and_then(Ledger::trouble);
         if now == before {
             return;
@@ -1087,33 +1097,34 @@ impl Host {
             Some(problem) => problem,
             None => format!("{} was written again", self.state.ledger_path().display()),
         };
-        self.reporter.say(&text);
+        self.reporter.notify(&text);
     }
 
-    fn slots(&self) -> (Vec<ServiceId>, Vec<Slot>) {
+    fn ledger_entries(&self) -> (Vec<ServiceId>, Vec<Entry>) {
         let ids = self.engine.ids();
-        ids.filter_map(|id| Some((id, self.slot(id)?))).unzip()
+        ids.filter_map(|id| Some((id, self.ledger_entry(id)?)))
+            .unzip()
     }
 
-    fn slot(&self, id: ServiceId) -> Option<Slot> {
-        let Bequest {
-            wish,
+    fn ledger_entry(&self, id: ServiceId) -> Option<Entry> {
+        let Checkpoint {
+            desired,
             restarts,
             last_exit,
             failures,
             since,
-            left,
-        } = self.engine.bequest(id)?;
-        let held = self.held.get(&id)?;
-        let mut slot = Slot {
-            name: held.spec.name().as_str().to_owned(),
+            recovered,
+        } = self.engine.checkpoint(id)?;
+        let runtime = self.runtimes.get(&id)?;
+        let mut entry = Entry {
+            name: runtime.spec.name().as_str().to_owned(),
             state: State::Due,
             since_ms: self.boot_ms(since?),
             until_ms: None,
-            unwanted: wish == Wish::Down,
-            is_stopped: held.is_stopped,
-            version: held.version,
-            is_updated: held.is_updated,
+            unwanted: desired == DesiredState::Down,
+            is_stopped: runtime.is_stopped,
+            version: runtime.version,
+            is_updated: runtime.is_updated,
             restarts,
             last_exit: last_exit.map(LastExit::from),
             streak: failures.streak,
@@ -1127,71 +1138,74 @@ impl Host {
             blocked_by: None,
             child: None,
         };
-        slot.state = match left {
-            Left::Nothing => {
+        entry.state = match recovered {
+            RecoveredState::Nothing => {
                 let view = self.engine.view(id);
                 let view = view.filter(|view| view.state == StateName::BackingOff);
-                slot.why = view.and_then(|view| view.detail);
+                entry.why = view.and_then(|view| view.detail);
                 State::Due
             }
-            Left::Completed { was_ready } => {
-                slot.was_ready = was_ready;
+            RecoveredState::Completed { was_ready } => {
+                entry.was_ready = was_ready;
                 State::Completed
             }
-            Left::Halted { why } => {
-                slot.why = Some(why);
+            RecoveredState::Halted { why } => {
+                entry.why = Some(why);
                 State::Halted
             }
-            Left::Blocked { need, has_ended } => {
-                slot.why = self.engine.view(id).and_then(|view| view.detail);
+            RecoveredState::Blocked { need, has_ended } => {
+                entry.why = self.engine.view(id).and_then(|view| view.detail);
                 let need = need.to_string();
-                slot.blocked_by = Some(Blocked { need, has_ended });
+                entry.blocked_by = Some(Blocked { need, has_ended });
                 State::Halted
             }
-            Left::Ended {
+            RecoveredState::Ended {
                 ended,
                 was_ready,
                 began,
                 ..
             } => {
-                slot.child = held.running.as_ref().map(|it| self.child(it, held, began));
+                entry.child = runtime
+                    .running
+                    .as_ref()
+                    .map(|it| self.child(it, runtime, began));
                 match ended {
-                    Ended::Exit(exit) => slot.last_exit = Some(exit.into()),
-                    failure => slot.failure = Some(failure),
+                    Ended::Exit(exit) => entry.last_exit = Some(exit.into()),
+                    failure => entry.failure = Some(failure),
                 }
-                slot.was_ready = was_ready;
+                entry.was_ready = was_ready;
                 State::Ended
             }
-            Left::Gone { .. } => State::Due,
-            Left::Child {
+            RecoveredState::Gone { .. } => State::Due,
+            RecoveredState::Child {
                 began,
                 until,
                 stage,
                 ..
             } => {
-                let Some(running) = &held.running else {
-                    return Some(slot);
+                let Some(running) = &runtime.running else {
+                    return Some(entry);
                 };
-                slot.child = Some(self.child(running, held, began));
-                slot.until_ms = until.map(|until| self.boot_ms(until));
+                entry.child = Some(self.child(running, runtime, began));
+                entry.until_ms = until.map(|until| self.boot_ms(until));
                 match stage {
                     Stage::Starting => State::Starting,
                     Stage::Running => State::Running,
                     Stage::Paused => State::Paused,
                     Stage::Stopping => State::Stopping,
                     Stage::Failing(ended) => {
-                        slot.failure = Some(ended);
+                        entry.failure = Some(ended);
                         State::Failing
                     }
                 }
             }
         };
-        Some(slot)
+        Some(entry)
     }
 
-    fn child(&self, running: &Running, held: &Held, began: Instant) -> Child {
+    fn child(&self, running: &Running, runtime: &ServiceRuntime, began: Instant) -> Child {
         let Identity { pid, birth, tree } = running.tree.identity();
-        let notify = held.notify.as_ref();
+        let notify = runtime.notify.as_ref();
         let notify = notify.and_then(|socket| socket.address().to_str());
         Child {
             pid,
@@ -1220,8 +1234,8 @@ mod tests {
     /// Milliseconds; more than 300 years.
     const UPTIME: u64 = 9_999_999_999_999;
 
-    fn slot() -> Slot {
-        Slot {
+    fn entry() -> Entry {
+        Entry {
             name: "a".repeat(63),
             state: State::Running,
             since_ms: UPTIME,
@@ -1260,19 +1274,19 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut buffer = Vec::new();
-        lay_out(&slot(), &mut buffer).unwrap();
-        assert_eq!(buffer.len(), SLOT);
-        assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), slot());
-        let blocked = Slot {
+        lay_out(&entry(), &mut buffer).unwrap();
+        assert_eq!(buffer.len(), ENTRY);
+        assert_eq!(serde_json::from_slice::<Entry>(&buffer).unwrap(), entry());
+        let blocked = Entry {
             blocked_by: Some(Blocked {
                 need: "b".repeat(63),
                 has_ended: false,
             }),
             child: None,
-            ..slot()
+            ..entry()
         };
         lay_out(&blocked, &mut buffer).unwrap();
-        assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), blocked);
+        assert_eq!(serde_json::from_slice::<Entry>(&buffer).unwrap(), blocked);
         let failures = [
             Ended::NotReady {
                 after: Duration::from_millis(1500),
@@ -1287,49 +1301,49 @@ mod tests {
             },
         ];
         for failure in failures {
-            let mut failing = slot();
+            let mut failing = entry();
             failing.child.as_mut().unwrap().tree = "cgroup a".to_owned();
             (failing.state, failing.failure) = (State::Failing, Some(failure));
             failing.until_ms = Some(UPTIME);
             lay_out(&failing, &mut buffer).unwrap();
-            assert_eq!(serde_json::from_slice::<Slot>(&buffer).unwrap(), failing);
+            assert_eq!(serde_json::from_slice::<Entry>(&buffer).unwrap(), failing);
         }
     }
 
     #[test]
     fn what_is_too_long_is_not_adopted() {
-        let mut long = slot();
-        long.child.as_mut().unwrap().tree = "d".repeat(SLOT);
+        let mut long = entry();
+        long.child.as_mut().unwrap().tree = "d".repeat(ENTRY);
         let mut buffer = Vec::new();
         lay_out(&long, &mut buffer).unwrap();
-        assert_eq!(buffer.len(), SLOT);
-        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        assert_eq!(buffer.len(), ENTRY);
+        let read: Entry = serde_json::from_slice(&buffer).unwrap();
         assert_eq!((read.child, read.state), (None, State::Due));
         // Some lengths lose only the digest.
         let digest = |length: usize| {
-            let mut long = slot();
+            let mut long = entry();
             long.child.as_mut().unwrap().tree = "d".repeat(length);
             let mut buffer = Vec::new();
             lay_out(&long, &mut buffer).unwrap();
-            let read: Slot = serde_json::from_slice(&buffer).unwrap();
+            let read: Entry = serde_json::from_slice(&buffer).unwrap();
             read.child.map(|child| child.digest.is_some())
         };
-        let digests: Vec<_> = (300..SLOT).map(digest).collect();
+        let digests: Vec<_> = (300..ENTRY).map(digest).collect();
         assert!(digests.is_sorted_by(|one, next| one >= next));
         assert!(digests.contains(&Some(false)));
-        let mut halted = slot();
-        (halted.why, halted.state) = (Some("ü".repeat(SLOT)), State::Halted);
+        let mut halted = entry();
+        (halted.why, halted.state) = (Some("ü".repeat(ENTRY)), State::Halted);
         lay_out(&halted, &mut buffer).unwrap();
-        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        let read: Entry = serde_json::from_slice(&buffer).unwrap();
         assert_eq!(read.why.unwrap().chars().count(), 60);
-        let mut failing = slot();
+        let mut failing = entry();
         failing.state = State::Failing;
         failing.failure = Some(Ended::LivenessLost {
             misses: 1,
-            last: "ü".repeat(SLOT),
+            last: "ü".repeat(ENTRY),
         });
         lay_out(&failing, &mut buffer).unwrap();
-        let read: Slot = serde_json::from_slice(&buffer).unwrap();
+        let read: Entry = serde_json::from_slice(&buffer).unwrap();
         let last = "ü".repeat(60);
         assert_eq!(read.failure, Some(Ended::LivenessLost { misses: 1, last }));
     }
@@ -1338,7 +1352,7 @@ mod tests {
     #[test]
     fn an_old_slot_is_read() {
         let text = r#"{"name":"db","state":"running","since_ms":5,"child":{"pid":7,"birth":{"first":1,"last":2},"tree":"instance a.0","began_ms":4}}"#;
-        let read: Slot = serde_json::from_str(text).unwrap();
+        let read: Entry = serde_json::from_str(text).unwrap();
         let child = read.child.unwrap();
         assert_eq!((child.pid, child.birth.last, child.began_ms), (7, 2, 4));
     }

@@ -15,12 +15,13 @@ mod daemon;
 mod delay;
 mod interrupts;
 mod ledger;
-mod legacy;
 mod managed;
 mod notices;
 mod notify;
+mod orphaned;
 mod possession;
 mod probe;
+mod recovery;
 #[cfg(unix)]
 mod release;
 mod report;
@@ -29,7 +30,6 @@ mod screen;
 mod snapshots;
 mod sockets;
 mod update;
-mod without;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -41,7 +41,8 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, Left, RunId, ServiceId, Snapshotted, StateName, Token,
+    Action, Engine, Event, Exit, Fact, RecoveredState, RunId, ServiceId, Snapshotted, StateName,
+    Token,
 };
 use mainstay_core::failure::{Code, Failure, chain};
 use mainstay_core::log::redact::{RedactWith, RedactionKey};
@@ -67,18 +68,18 @@ use self::delay::Deadlines;
 use self::interrupts::{Interrupt, Interrupts};
 pub use self::ledger::Copy;
 use self::ledger::Ledger;
-use self::legacy::{Heir, Legacy};
 pub use self::managed::Started;
 use self::notices::Notices;
 use self::notify::NotifySocket;
+pub use self::orphaned::{Orphans, orphans, stop_without_supervisor};
 use self::possession::Possession;
+use self::recovery::{RecoveredService, Recovery};
 use self::report::Reporter;
 pub use self::report::{Output, height as table_height};
 use self::requests::{LOGS_BEHIND, Waiter};
 use self::snapshots::Taking;
 use self::sockets::Sockets;
 use self::update::Update;
-pub use self::without::{Orphans, orphans, stop_without_supervisor};
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
 use crate::output::Foreign;
@@ -196,7 +197,7 @@ pub fn run(options: Options) -> Result<u32, Failure> {
 }
 
 /// The runtime data of one service.
-struct Held {
+struct ServiceRuntime {
     spec: Arc<Spec>,
     /// The base directory of the spec's relative paths.
     dir: PathBuf,
@@ -239,7 +240,7 @@ struct Successor {
     user: User,
 }
 
-impl Held {
+impl ServiceRuntime {
     fn new(definition: Definition, user: User, log: LogEnds) -> Self {
         Self {
             spec: definition.spec,
@@ -293,7 +294,7 @@ struct Running {
 
 struct Host {
     engine: Engine,
-    held: BTreeMap<ServiceId, Held>,
+    runtimes: BTreeMap<ServiceId, ServiceRuntime>,
     processes: Processes,
     helpers: HashMap<TreeId, Helper>,
     logs: Logs,
@@ -306,7 +307,7 @@ struct Host {
     ledger: Option<Ledger>,
     /// The orphan markers by which a later supervisor finds running processes: of those that this
     /// supervisor started, and of those that it adopted.
-    testaments: Vec<String>,
+    orphan_markers: Vec<String>,
     /// Set while a later supervisor could adopt the running services.
     is_adoptable: bool,
     /// The hold on the state directory. `None` while this process only stops the services of a dead
@@ -383,7 +384,7 @@ struct Parts {
     processes: Processes,
     inherited: launch::Environment,
     output: Output,
-    /// The start of the engine's time, as in [`Legacy::zero`].
+    /// The start of the engine's time, as in [`Recovery::zero`].
     zero: Duration,
     /// Set if some of the services are already running.
     adopts: bool,
@@ -400,7 +401,7 @@ impl Host {
             follow,
             manager,
         } = options;
-        let left = legacy::left(&lock, &state);
+        let left = recovery::remains_of(&lock, &state);
         let mut daemon = None;
         let mut others = Vec::new();
         // Concurrent installs wait until this supervisor can receive requests.
@@ -423,7 +424,7 @@ impl Host {
             }
             Services::Installed { exits_when_done } => {
                 _installing = Some(embedded::lock(&state)?);
-                let living = left.as_ref().map_or_else(Vec::new, legacy::living);
+                let living = left.as_ref().map_or_else(Vec::new, recovery::living);
                 let (definitions, problems) = embedded::all(&state, &living);
                 daemon = Some(Daemon::new(exits_when_done, problems));
                 (definitions, "the installed services".to_owned(), None)
@@ -432,10 +433,10 @@ impl Host {
         let inherited = launch::inherited();
         let mut processes = new_processes()?;
         // Recover first: orphaned processes may use the very ports that are checked next.
-        let mut legacy = Legacy::take_over((&lock, left), &state, &definitions, &mut processes)?;
+        let mut recovery = Recovery::recover((&lock, left), &state, &definitions, &mut processes)?;
         // A service that cannot be started must not prevent a daemon's other services from
         // starting, nor services that are running from being supervised again.
-        let starts_afresh = !legacy.adopts();
+        let starts_afresh = !recovery.adopts();
         let mut users = Vec::with_capacity(definitions.len());
         for definition in &definitions {
             let Definition { spec, dir, .. } = definition;
@@ -453,9 +454,9 @@ impl Host {
                 user.map_err(|failure| failure.message().to_owned())
             });
         }
-        let mut testaments = std::mem::take(&mut legacy.testaments);
-        testaments.push(sys::testament(&processes));
-        lock.sign(&manifest, &testaments)
+        let mut orphan_markers = std::mem::take(&mut recovery.orphan_markers);
+        orphan_markers.push(sys::orphan_marker(&processes));
+        lock.sign(&manifest, &orphan_markers)
             .map_err(failed("write the lock"))?;
         let (mut host, received) = Self::assemble(Parts {
             definitions,
@@ -466,10 +467,10 @@ impl Host {
             processes,
             inherited,
             output,
-            zero: legacy.zero,
-            adopts: legacy.adopts(),
+            zero: recovery.zero,
+            adopts: recovery.adopts(),
         })?;
-        host.testaments = testaments;
+        host.orphan_markers = orphan_markers;
         host.left_out = others;
         let (to_host, commands) = mpsc::unbounded_channel();
         let listener = endpoint::Listener::bind(host.state.path())
@@ -494,23 +495,23 @@ impl Host {
         if let Some((screen, foreign)) = host.reporter.screen().zip(follow) {
             host.logs.follow(screen.for_lines(foreign));
         }
-        for remark in std::mem::take(&mut legacy.remarks) {
-            host.reporter.say(&remark);
+        for remark in std::mem::take(&mut recovery.remarks) {
+            host.reporter.notify(&remark);
         }
-        for held in host.held.values() {
-            let name = held.spec.name();
-            for remark in preflight::remarks(&held.spec, &held.dir, &host.inherited) {
-                host.reporter.say(&format!("{name}: {remark}"));
+        for runtime in host.runtimes.values() {
+            let name = runtime.spec.name();
+            for remark in preflight::remarks(&runtime.spec, &runtime.dir, &host.inherited) {
+                host.reporter.notify(&format!("{name}: {remark}"));
             }
         }
-        host.say_problems();
+        host.report_problems();
         let begin_ledger = |host: &mut Self| {
             host.begin_ledger(copy.as_ref());
             // The new ledger itself records which runs are outdated, so the updated definitions are
             // not needed.
             let _ = std::fs::remove_dir_all(host.state.updated_dir());
         };
-        host.take_up(legacy.heirs, |_| true, begin_ledger);
+        host.take_up(recovery.services, |_| true, begin_ledger);
         host.record_all_desired();
         host.rewrite_soon();
         host.logs.begin();
@@ -536,10 +537,10 @@ impl Host {
         let (interrupts, received) = mpsc::unbounded_channel();
         let line = managed::Line {
             service: self
-                .held
+                .runtimes
                 .values()
                 .next()
-                .map_or_else(String::new, |held| held.spec.name().to_string()),
+                .map_or_else(String::new, |runtime| runtime.spec.name().to_string()),
             commands: commands.clone(),
             interrupts,
             progress: self.progress.clone(),
@@ -591,7 +592,7 @@ impl Host {
             .iter()
             .map(|it| Arc::clone(&it.spec))
             .collect();
-        let mut held = Vec::new();
+        let mut all = Vec::new();
         for ((definition, user), pipes) in parts
             .definitions
             .into_iter()
@@ -612,21 +613,23 @@ impl Host {
                 let created = parts.state.create_data_dir(name.as_str(), owner.as_ref());
                 created.map_err(failed("create the service's data directory"))?;
             }
-            held.push(Held::new(definition, user, log));
+            all.push(ServiceRuntime::new(definition, user, log));
         }
         let engine = Engine::new(specs, seed())
             .map_err(|error| Failure::new(Code::InvalidManifest, error.to_string()))?;
-        let held: BTreeMap<ServiceId, Held> = engine.ids().zip(held).collect();
-        let names = held.values().map(|held| held.spec.name().as_str());
+        let runtimes: BTreeMap<ServiceId, ServiceRuntime> = engine.ids().zip(all).collect();
+        let names = runtimes
+            .values()
+            .map(|runtime| runtime.spec.name().as_str());
         let mut reporter = Reporter::new(parts.output, names);
         if parts.daemon.is_some() {
-            reporter.tell_system();
+            reporter.alert_system_log();
         }
         let null = sys::null().map_err(failed("open the null device"))?;
         let age = sys::uptime().saturating_sub(parts.zero);
         let host = Self {
             engine,
-            held,
+            runtimes,
             processes: parts.processes,
             helpers: HashMap::new(),
             logs,
@@ -635,7 +638,7 @@ impl Host {
             left_out: Vec::new(),
             state: parts.state,
             ledger: None,
-            testaments: Vec::new(),
+            orphan_markers: Vec::new(),
             is_adoptable: true,
             possession: None,
             inherited: parts.inherited,
@@ -668,29 +671,38 @@ impl Host {
     /// performed.
     fn take_up(
         &mut self,
-        heirs: Vec<Heir>,
-        is_ours: impl Fn(&Heir) -> bool,
+        recovered_services: Vec<RecoveredService>,
+        is_ours: impl Fn(&RecoveredService) -> bool,
         between: impl FnOnce(&mut Self),
     ) {
-        let heirs = self.engine.ids().zip(heirs);
-        let heirs: Vec<_> = heirs.filter(|(_, heir)| is_ours(heir)).collect();
-        let bequests = heirs
+        let recovered_services = self.engine.ids().zip(recovered_services);
+        let recovered_services: Vec<_> = recovered_services
+            .filter(|(_, recovered)| is_ours(recovered))
+            .collect();
+        let checkpoints = recovered_services
             .iter()
-            .map(|(id, heir)| (*id, heir.bequest(self.zero)));
-        let bequests: Vec<_> = bequests.collect();
-        let has_ended = |left: &Left| matches!(left, Left::Ended { .. } | Left::Gone { .. });
-        let without_main = bequests.iter().filter(|(_, it)| has_ended(&it.left));
+            .map(|(id, recovered)| (*id, recovered.checkpoint(self.zero)));
+        let checkpoints: Vec<_> = checkpoints.collect();
+        let has_ended = |left: &RecoveredState| {
+            matches!(
+                left,
+                RecoveredState::Ended { .. } | RecoveredState::Gone { .. }
+            )
+        };
+        let without_main = checkpoints
+            .iter()
+            .filter(|(_, it)| has_ended(&it.recovered));
         let without_main: Vec<ServiceId> = without_main.map(|(id, _)| *id).collect();
         self.logs.need();
         let now = self.now();
-        let actions = self.engine.resume(bequests, now);
+        let actions = self.engine.resume(checkpoints, now);
         let mut gone = Vec::new();
-        for (id, heir) in heirs {
-            let exit = heir.exit().filter(|_| without_main.contains(&id));
-            if let Some(held) = self.held.get_mut(&id) {
-                held.is_stopped |= heir.is_stopped();
+        for (id, recovered) in recovered_services {
+            let exit = recovered.exit().filter(|_| without_main.contains(&id));
+            if let Some(runtime) = self.runtimes.get_mut(&id) {
+                runtime.is_stopped |= recovered.is_stopped();
             }
-            self.hold(id, heir);
+            self.hold(id, recovered);
             let run = self.engine.view(id).and_then(|view| view.run);
             gone.extend(run.zip(exit).map(|(run, exit)| (id, run, exit)));
         }
@@ -736,7 +748,7 @@ impl Host {
     fn end_orphans(&mut self) {
         let count = self.processes.end_orphans(self.logs.keeper());
         if count > 0 {
-            self.reporter.say(&format!(
+            self.reporter.notify(&format!(
                 "killed {count} processes that services had left outside their process trees"
             ));
         }
@@ -791,13 +803,13 @@ impl Host {
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;
-                    let in_use = self.held.values().filter_map(|held| held.notify.as_ref());
+                    let in_use = self.runtimes.values().filter_map(|runtime| runtime.notify.as_ref());
                     notify::remove_stale(&self.state, in_use);
                     sys::settle_in(&self.processes);
                 }
             }
             self.answer_waiters();
-            self.tell_parent();
+            self.notify_parent();
             match self.is_done() {
                 true => {
                     self.kill_helpers();
@@ -818,19 +830,19 @@ impl Host {
     /// If the disk of the logs hangs, as a sentence. It is reported.
     fn close(mut self) -> Result<(), String> {
         // Close our own ends of the pipes: a reader waits until the last writer has closed its end.
-        self.held.clear();
+        self.runtimes.clear();
         let summary = self.logs.close(|| self.reporter.await_logs(&self.state));
         let Some(summary) = summary else {
             return Err(self.reporter.give_logs_up(&self.state));
         };
         let Lost { bytes, lines } = summary.lost;
         if bytes > 0 {
-            self.reporter.say(&format!(
+            self.reporter.notify(&format!(
                 "{bytes} bytes ({lines} lines) of logs were lost in total: they could not be written to disk"
             ));
         }
         for (sink, service, Lost { bytes, lines }) in summary.sinks {
-            self.reporter.say(&format!(
+            self.reporter.notify(&format!(
                 "{service}: {sink} did not receive the last {bytes} bytes ({lines} lines); the log files contain them"
             ));
         }
@@ -953,8 +965,8 @@ impl Host {
                     self.record(id);
                     None
                 }
-                Action::Tell(id, fact) => {
-                    self.tell(id, &fact);
+                Action::Emit(id, fact) => {
+                    self.emit(id, &fact);
                     None
                 }
             };
@@ -966,11 +978,11 @@ impl Host {
         self.sweep();
     }
 
-    fn tell(&mut self, id: ServiceId, fact: &Fact) {
-        let beside = self.engine.beside(id);
-        if beside.is_none() {
+    fn emit(&mut self, id: ServiceId, fact: &Fact) {
+        let role = self.engine.rollout_role(id);
+        if role.is_none() {
             self.has_halted |= matches!(fact, Fact::Halted { .. });
-            self.judge(id, fact);
+            self.record_outcome(id, fact);
         }
         match self.engine.view(id).map(|view| view.state) {
             // A service without a readiness check counts as well.
@@ -980,8 +992,8 @@ impl Host {
             }
             // During a trial, keep the sockets: the old definition may be restored and use them.
             Some(StateName::Stopped | StateName::Halted) if self.engine.trial(id).is_none() => {
-                if let Some(held) = self.held.get_mut(&id) {
-                    held.sockets.close();
+                if let Some(runtime) = self.runtimes.get_mut(&id) {
+                    runtime.sockets.close();
                 }
             }
             _ => {}
@@ -991,21 +1003,21 @@ impl Host {
             self.show_manager(id);
         }
         let time = self.clock.calendar(self.engine.now());
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return;
         };
-        let name = held.spec.name().as_str();
-        self.reporter.tell(&time, (name, beside), fact);
+        let name = runtime.spec.name().as_str();
+        self.reporter.emit(&time, (name, role), fact);
         if !self.listeners.is_empty() {
-            let line = Bytes::from(report::json_line(&time, (name, beside), fact));
+            let line = Bytes::from(report::json_line(&time, (name, role), fact));
             // Drop listeners that have disconnected or are too far behind.
             self.listeners
                 .retain(|listener| listener.try_send(line.clone()).is_ok());
         }
         if fact.is_alert() {
-            self.alert(id, &time, beside, fact);
+            self.alert(id, &time, role, fact);
         }
-        self.update_told(id, fact);
+        self.answer_update(id, fact);
     }
 
     /// Reports the reason that the service is not running to the service manager that started this
@@ -1056,7 +1068,7 @@ impl Host {
             true => self.engine.kill_all(now),
             false => self.engine.stop_all(now),
         };
-        self.reporter.say(match at_once {
+        self.reporter.notify(match at_once {
             true => "killing all services",
             false => "stopping all services; a second request kills them",
         });
@@ -1066,12 +1078,12 @@ impl Host {
     /// Starts a new log file for every service.
     fn rotate_logs(&mut self) {
         if self.logs.is_behind() {
-            return self.reporter.say(&format!("SIGUSR1: {LOGS_BEHIND}"));
+            return self.reporter.notify(&format!("SIGUSR1: {LOGS_BEHIND}"));
         }
-        self.reporter.say("SIGUSR1: rotating all logs");
-        for (&id, held) in &self.held {
+        self.reporter.notify("SIGUSR1: rotating all logs");
+        for (&id, runtime) in &self.runtimes {
             let messages = self.messages.clone();
-            self.logs.rotate(held.spec.name(), move |result| {
+            self.logs.rotate(runtime.spec.name(), move |result| {
                 if let Err(trouble) = result {
                     let remark = format!("cannot rotate its log: {}", chain(&trouble));
                     messages.send(Message::Remark(id, remark));
@@ -1084,7 +1096,7 @@ impl Host {
     /// output.
     fn write_state(&mut self) {
         let report = self.status();
-        self.reporter.say(&format!(
+        self.reporter.notify(&format!(
             "SIGUSR2: pid {}, {} services, {} commands under way, {} requests waiting, {} listeners",
             std::process::id(),
             report.services.len(),
@@ -1093,7 +1105,7 @@ impl Host {
             self.listeners.len(),
         ));
         for line in crate::table::status(&report).text().lines() {
-            self.reporter.say(line);
+            self.reporter.notify(line);
         }
     }
 
@@ -1120,9 +1132,9 @@ impl Host {
             Message::ClientLeft(candidate) => self.client_left(candidate),
             Message::Copied(id, token, result) => self.copied(id, token, result),
             Message::Remark(id, remark) => {
-                if let Some(held) = self.held.get(&id) {
-                    let name = held.spec.name();
-                    self.reporter.say(&format!("{name}: {remark}"));
+                if let Some(runtime) = self.runtimes.get(&id) {
+                    let name = runtime.spec.name();
+                    self.reporter.notify(&format!("{name}: {remark}"));
                 }
             }
         }
@@ -1149,11 +1161,11 @@ impl Host {
             } => {
                 if let Some(id) = find(&service) {
                     let problem = format!("log: {}", chain(&trouble));
-                    self.reporter.say(&format!(
+                    self.reporter.notify(&format!(
                         "{service}: {problem}; the service keeps running, and lost output is counted"
                     ));
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.log_problems.insert((dir, task), problem);
+                    if let Some(runtime) = self.runtimes.get_mut(&id) {
+                        runtime.log_problems.insert((dir, task), problem);
                     }
                 }
             }
@@ -1171,9 +1183,9 @@ impl Host {
                         Task::Rotation | Task::Compression => String::new(),
                     };
                     self.reporter
-                        .say(&format!("{service}: {}{losses}", task.again()));
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.log_problems.remove(&(dir, task));
+                        .notify(&format!("{service}: {}{losses}", task.again()));
+                    if let Some(runtime) = self.runtimes.get_mut(&id) {
+                        runtime.log_problems.remove(&(dir, task));
                     }
                 }
             }
@@ -1183,13 +1195,13 @@ impl Host {
                 error,
             }) => {
                 let problem = format!("{sink} does not accept lines: {error}");
-                self.reporter.say(&format!(
+                self.reporter.notify(&format!(
                     "{}: {problem}; the log files contain them; retrying",
                     list(&services)
                 ));
                 for id in services.iter().filter_map(find) {
-                    if let Some(held) = self.held.get_mut(&id) {
-                        let problems = &mut held.sink_problems;
+                    if let Some(runtime) = self.runtimes.get_mut(&id) {
+                        let problems = &mut runtime.sink_problems;
                         problems.insert(sink.to_string(), problem.clone());
                     }
                 }
@@ -1202,14 +1214,14 @@ impl Host {
                 let dropped = dropped.iter().map(|(service, Lost { bytes, lines })| {
                     format!("; it did not receive {bytes} bytes ({lines} lines) of {service}")
                 });
-                self.reporter.say(&format!(
+                self.reporter.notify(&format!(
                     "{}: {sink} accepts lines again{}",
                     list(&services),
                     dropped.collect::<String>()
                 ));
                 for id in services.iter().filter_map(find) {
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.sink_problems.remove(&sink.to_string());
+                    if let Some(runtime) = self.runtimes.get_mut(&id) {
+                        runtime.sink_problems.remove(&sink.to_string());
                     }
                 }
             }
@@ -1225,7 +1237,7 @@ fn list(services: &[ServiceName]) -> String {
 /// Puts `actions` before the pending ones. Facts among them come first, so that they are reported
 /// when they happen.
 fn put_first(actions: Vec<Action>, open: &mut VecDeque<Action>) {
-    let is_fact = |action: &Action| matches!(action, Action::Tell(..));
+    let is_fact = |action: &Action| matches!(action, Action::Emit(..));
     let (facts, rest): (Vec<_>, Vec<_>) = actions.into_iter().partition(is_fact);
     let in_order = facts.into_iter().chain(rest);
     in_order.rev().for_each(|action| open.push_front(action));

@@ -42,8 +42,8 @@ struct State {
 enum Ready {
     #[default]
     No,
-    Said,
-    Told,
+    Received,
+    Delivered,
 }
 
 impl Notices {
@@ -60,7 +60,7 @@ impl Notices {
         let (now, mut state) = (Instant::now(), self.state());
         match notice {
             Notice::Ready if state.ready == Ready::No => {
-                (state.ready, state.ready_at) = (Ready::Said, Some(now));
+                (state.ready, state.ready_at) = (Ready::Received, Some(now));
             }
             Notice::Ready => return,
             Notice::ExtendTimeout(by) => state.extension = Some((now, by)),
@@ -98,8 +98,8 @@ impl Notices {
         let mut state = self.state();
         state.is_announced = false;
         let mut notices = Vec::new();
-        if state.ready == Ready::Said {
-            state.ready = Ready::Told;
+        if state.ready == Ready::Received {
+            state.ready = Ready::Delivered;
             let at = state.ready_at.take();
             notices.extend(at.map(|at| (at, Notice::Ready)));
         }

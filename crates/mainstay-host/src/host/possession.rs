@@ -17,7 +17,7 @@ use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ledger::Estate;
+use super::ledger::LedgerSnapshot;
 use super::{Host, other};
 use mainstay_api::endpoint::{self, Listener};
 
@@ -35,8 +35,10 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
     let lock = state.lock()?;
     let by_ledger = || {
-        let estate = Estate::read(state).ok()??;
-        estate.is_kept().then_some(estate.header.supervisor)
+        let ledger_snapshot = LedgerSnapshot::read(state).ok()??;
+        ledger_snapshot
+            .is_kept()
+            .then_some(ledger_snapshot.header.supervisor)
     };
     let pid = by_ledger()
         .map(Some)
@@ -335,7 +337,7 @@ impl Host {
             Ok(Some((losses, true))) => {
                 let text = losses.text(&self.state);
                 if possession.is_new(&text) {
-                    self.reporter.say(&text);
+                    self.reporter.notify(&text);
                 }
                 match losses.dir {
                     Some(_) => self.furnish(),
@@ -350,7 +352,7 @@ impl Host {
                     failure.line()
                 );
                 if possession.is_new(&text) {
-                    self.reporter.say(&text);
+                    self.reporter.notify(&text);
                 }
                 possession.mend = again(PAUSE);
             }
@@ -367,23 +369,25 @@ impl Host {
         self.ledger = None;
         self.is_adoptable = false;
         if let Err(error) = self.logs.make_dir_again() {
-            self.reporter.say(&format!(
+            self.reporter.notify(&format!(
                 "cannot create the directory of the log pipes: {error}"
             ));
         }
-        for (_, held) in self.held.iter() {
-            let name = held.spec.name();
-            let made = self.state.create_data_dir(name.as_str(), other(&held.user));
+        for (_, runtime) in self.runtimes.iter() {
+            let name = runtime.spec.name();
+            let made = self
+                .state
+                .create_data_dir(name.as_str(), other(&runtime.user));
             if let Err(error) = made {
                 let text = format!("{name}: cannot create its data directory: {error}");
-                self.reporter.say(&text);
+                self.reporter.notify(&text);
             }
         }
-        let ids: Vec<_> = self.held.keys().copied().collect();
+        let ids: Vec<_> = self.runtimes.keys().copied().collect();
         for id in ids {
             if let Err(error) = self.listen_again(id) {
                 let text = format!("cannot reopen a notification socket: {error}");
-                self.reporter.say(&text);
+                self.reporter.notify(&text);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_core::engine::{Beside, Fact, Human, StateName};
+use mainstay_core::engine::{Fact, Human, RolloutRole, StateName};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_logs::HANGS;
 use mainstay_store::state_dir::StateDir;
@@ -66,8 +66,8 @@ pub(super) struct Line<'a> {
     time: &'a str,
     service: &'a str,
     /// Set if the fact is about another run than the service's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<Beside>,
+    #[serde(rename = "beside", skip_serializing_if = "Option::is_none")]
+    role: Option<RolloutRole>,
     alert: bool,
     #[serde(flatten)]
     fact: &'a Fact,
@@ -77,22 +77,22 @@ pub(super) struct Line<'a> {
 impl<'a> Line<'a> {
     pub(super) fn new(
         time: &'a str,
-        (service, beside): (&'a str, Option<Beside>),
+        (service, role): (&'a str, Option<RolloutRole>),
         fact: &'a Fact,
     ) -> Self {
         Self {
             time,
             service,
-            beside,
+            role,
             alert: fact.is_alert(),
             fact,
-            message: message(beside, fact),
+            message: message(role, fact),
         }
     }
 }
 
 /// Returns one JSON object and a newline.
-pub(super) fn json_line(time: &str, about: (&str, Option<Beside>), fact: &Fact) -> Vec<u8> {
+pub(super) fn json_line(time: &str, about: (&str, Option<RolloutRole>), fact: &Fact) -> Vec<u8> {
     let mut line = serde_json::to_vec(&Line::new(time, about, fact)).unwrap_or_default();
     line.push(b'\n');
     line
@@ -104,11 +104,11 @@ fn json_notice(text: &str) -> Vec<u8> {
 }
 
 /// Returns the message for people. It shows which of two runs it is about.
-fn message(beside: Option<Beside>, fact: &Fact) -> String {
-    match beside {
+fn message(role: Option<RolloutRole>, fact: &Fact) -> String {
+    match role {
         None => fact.to_string(),
-        Some(Beside::Candidate) => format!("new definition: {fact}"),
-        Some(Beside::Predecessor) => format!("old definition: {fact}"),
+        Some(RolloutRole::Candidate) => format!("new definition: {fact}"),
+        Some(RolloutRole::Predecessor) => format!("old definition: {fact}"),
     }
 }
 
@@ -148,7 +148,7 @@ impl Reporter {
     }
 
     /// Sends alerts to the system's log too, if there is one that does not receive them already.
-    pub(super) fn tell_system(&mut self) {
+    pub(super) fn alert_system_log(&mut self) {
         if !output::is_terminal() {
             self.system = mainstay::Logger::of_system("mainstay");
         }
@@ -159,14 +159,14 @@ impl Reporter {
         self.width = self.width.max(name.len());
     }
 
-    pub(super) fn tell(
+    pub(super) fn emit(
         &mut self,
         time: &str,
-        (service, beside): (&str, Option<Beside>),
+        (service, role): (&str, Option<RolloutRole>),
         fact: &Fact,
     ) {
         let width = self.width;
-        let message = message(beside, fact);
+        let message = message(role, fact);
         let clock = time.get(11..23).unwrap_or(time);
         if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
             let text = format!("{service}: {message}");
@@ -179,7 +179,7 @@ impl Reporter {
             }
             Output::System(logger) => self.show(Piece::Info(logger.clone(), message)),
             Output::Json => {
-                let line = json_line(time, (service, beside), fact);
+                let line = json_line(time, (service, role), fact);
                 self.lines.extend_from_slice(&line);
             }
             Output::Lines | Output::Table => {
@@ -190,7 +190,7 @@ impl Reporter {
     }
 
     /// Reports a message about the supervisor itself, or about a log.
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn notify(&mut self, text: &str) {
         match &self.output {
             Output::Silent => {}
             Output::System(logger) => self.show(Piece::Warning(logger.clone(), text.to_owned())),
@@ -230,7 +230,7 @@ impl Reporter {
             Output::Silent => output::complain(&text),
             // A table is not drawn any more.
             Output::Table => output::complain(&format!("mainstay: {text}")),
-            _ => self.say(text),
+            _ => self.notify(text),
         }
         self.flush();
     }

@@ -191,10 +191,13 @@ impl Host {
     /// Returns the entity tag of a service's definition: the one it is running with, or will have
     /// from its next start on. Empty if unknown.
     fn etag(&self, id: ServiceId) -> &str {
-        let digest = self.held.get(&id).and_then(|held| match &held.next {
-            Some(next) => next.definition.digest.as_ref(),
-            None => held.digest.as_ref(),
-        });
+        let digest = self
+            .runtimes
+            .get(&id)
+            .and_then(|runtime| match &runtime.next {
+                Some(next) => next.definition.digest.as_ref(),
+                None => runtime.digest.as_ref(),
+            });
         digest.map_or("", TextDigest::as_str)
     }
 
@@ -222,7 +225,7 @@ impl Host {
 
     /// Rotates a service's log. The log thread sends the response.
     fn rotate_log(&self, id: ServiceId, reply: oneshot::Sender<Reply>) {
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return drop(reply.send(Reply::refused(&Refusal::Removed)));
         };
         if self.logs.is_behind() {
@@ -230,7 +233,7 @@ impl Host {
         }
         let meaning = "the log is rotated when it does";
         let respond = unless_logs_hang(&self.state.logs_dir(), reply, meaning);
-        self.logs.rotate(held.spec.name(), move |result| {
+        self.logs.rotate(runtime.spec.name(), move |result| {
             respond(match result {
                 Ok(()) => Reply::document(&serde_json::json!({})),
                 Err(trouble) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble)),
@@ -270,8 +273,8 @@ impl Host {
 
     fn stopped_by_name(&mut self, ids: &[ServiceId]) {
         for id in ids {
-            if let Some(held) = self.held.get_mut(id) {
-                held.is_stopped = true;
+            if let Some(runtime) = self.runtimes.get_mut(id) {
+                runtime.is_stopped = true;
             }
         }
     }
@@ -309,8 +312,9 @@ impl Host {
                 self.requested(Waiter { on, needs, reply }, actions);
             }
             Err((id, refusal)) => {
-                let held = self.held.get(&id).filter(|_| ids.len() > 1);
-                let of = held.map_or_else(String::new, |held| format!("{}: ", held.spec.name()));
+                let runtime = self.runtimes.get(&id).filter(|_| ids.len() > 1);
+                let of = runtime
+                    .map_or_else(String::new, |runtime| format!("{}: ", runtime.spec.name()));
                 let words = format!("{of}{refusal}");
                 drop(reply.send(Reply::refused_in_words(&refusal, &words)));
             }
@@ -413,7 +417,7 @@ impl Host {
     fn overtaken(&self, id: ServiceId, request: Request) -> Option<Reply> {
         let is_wanted = self.engine.is_wanted(id);
         let is_tried = self.engine.trial(id).is_some();
-        let name = self.held.get(&id)?.spec.name();
+        let name = self.runtimes.get(&id)?.spec.name();
         let why = match request {
             Request::Stop if is_wanted => {
                 format!("superseded by a start: {name} was started again before it had stopped")
@@ -469,13 +473,14 @@ impl Host {
         };
         let shown = in_its_place.filter(is_up).unwrap_or(id);
         let view = self.engine.view(shown)?;
-        let held = self.held.get(&id)?;
+        let runtime = self.runtimes.get(&id)?;
         let (since, ago) = (
             self.clock.calendar(view.since),
             self.now().since(view.since),
         );
         let next_try = view.next_try;
-        let mut report = ServiceReport::new(held.spec.name().as_str(), view, since, ago.as_secs());
+        let mut report =
+            ServiceReport::new(runtime.spec.name().as_str(), view, since, ago.as_secs());
         report.next_try = next_try.map(|at| self.clock.calendar(at));
         report.next_try_seconds = next_try.map(|at| at.since(self.now()).as_secs());
         report.update = trial.map(|trial| {
@@ -491,25 +496,25 @@ impl Host {
             let names = self.engine.running_dependents(id).into_iter();
             report.needed_by = names.map(|name| name.to_string()).collect();
         }
-        let problems = held
+        let problems = runtime
             .log_problems
             .values()
-            .chain(held.sink_problems.values());
+            .chain(runtime.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
-        let unreadable = held.user.as_ref().err();
-        report.state_problem = held.desired_problem.as_ref().or(unreadable).cloned();
-        let version = held
+        let unreadable = runtime.user.as_ref().err();
+        report.state_problem = runtime.desired_problem.as_ref().or(unreadable).cloned();
+        let version = runtime
             .next
             .as_ref()
-            .map_or(held.version, |next| next.definition.version);
+            .map_or(runtime.version, |next| next.definition.version);
         report.version = (version > 0).then_some(version);
-        let held = self.held.get(&shown)?;
-        report.definition_digest = match &held.running {
+        let runtime = self.runtimes.get(&shown)?;
+        report.definition_digest = match &runtime.running {
             Some(running) => running.digest.clone(),
-            None => held.digest.clone(),
+            None => runtime.digest.clone(),
         };
-        if let Some(usage) = held.running.as_ref().and_then(|it| it.tree.usage()) {
+        if let Some(usage) = runtime.running.as_ref().and_then(|it| it.tree.usage()) {
             report.cpu_ms = u64::try_from(usage.cpu.as_millis()).ok();
             report.memory_bytes = Some(usage.resident);
         }

@@ -97,18 +97,18 @@ impl Host {
             stable,
             only_if_changed: reason != Reason::Manual,
         };
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
-        let call_off = match held.called_off.take() {
+        let call_off = match runtime.called_off.take() {
             Some(early) if early == token => {
                 let why = "it was cancelled".to_owned();
                 return self.send(Message::Engine(Event::Snapshotted(id, token, Err(why))));
             }
             _ => CallOff::default(),
         };
-        held.snapshot = Some(Taking::new(token, occasion, call_off));
-        let spec = Arc::clone(&held.spec);
+        runtime.snapshot = Some(Taking::new(token, occasion, call_off));
+        let spec = Arc::clone(&runtime.spec);
         match spec.snapshot().map(|policy| policy.still()) {
             Some(Still::Commands { quiesce, .. }) => {
                 let purpose = Purpose::Quiesce(token);
@@ -128,16 +128,16 @@ impl Host {
             stable,
             only_if_changed: false,
         };
-        if let Some(held) = self.held.get_mut(&id) {
-            held.snapshot = Some(Taking::new(token, occasion, CallOff::default()));
+        if let Some(runtime) = self.runtimes.get_mut(&id) {
+            runtime.snapshot = Some(Taking::new(token, occasion, CallOff::default()));
             self.copy(id, token);
         }
     }
 
     /// Continues a snapshot after the quiesce command has exited.
     pub(super) fn quiesced(&mut self, id: ServiceId, token: Token, answer: Result<(), String>) {
-        let held = self.held.get_mut(&id);
-        let taking = held.and_then(|held| held.snapshot.as_mut());
+        let runtime = self.runtimes.get_mut(&id);
+        let taking = runtime.and_then(|runtime| runtime.snapshot.as_mut());
         let Some(taking) = taking.filter(|taking| taking.token == token) else {
             return;
         };
@@ -153,20 +153,20 @@ impl Host {
     }
 
     fn copy(&self, id: ServiceId, token: Token) {
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return;
         };
-        let (Some(taking), Some(policy)) = (&held.snapshot, held.spec.snapshot()) else {
+        let (Some(taking), Some(policy)) = (&runtime.snapshot, runtime.spec.snapshot()) else {
             return;
         };
         let (occasion, keep) = (taking.occasion, policy.keep());
         let store = Store::new(
             &self.state,
-            held.spec.name(),
+            runtime.spec.name(),
             Some(policy),
             Arc::new(taking.call_off.clone()),
         );
-        let paths = self.state.kept_paths(policy, held.spec.name().as_str());
+        let paths = self.state.kept_paths(policy, runtime.spec.name().as_str());
         // A service that is quiesced or down should not wait for others.
         let yields = *policy.still() == Still::Nothing && occasion.reason != Reason::Update;
         let messages = self.messages.clone();
@@ -205,19 +205,19 @@ impl Host {
         token: Token,
         result: Result<Snapshotted, String>,
     ) {
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
-        let taking = held.snapshot.take_if(|taking| taking.token == token);
+        let taking = runtime.snapshot.take_if(|taking| taking.token == token);
         let Some(taking) = taking else { return };
-        let spec = Arc::clone(&held.spec);
+        let spec = Arc::clone(&runtime.spec);
         let still = spec.snapshot().map(|policy| policy.still());
         if let (true, Some(Still::Commands { thaw, .. })) = (taking.is_quiesced, still)
             && let Some(thaw) = thaw
             && let Err(why) = self.start_helper(id, thaw, Purpose::Thaw, COMMAND_LIMIT)
         {
             let what = format!("{}: cannot run the `thaw` command: {why}", spec.name());
-            self.reporter.say(&what);
+            self.reporter.notify(&what);
         }
         if let Some(reply) = taking.reply {
             let _ = reply.send(match &result {
@@ -233,17 +233,17 @@ impl Host {
 
     /// Cancels a snapshot. Its result still follows.
     pub(super) fn abandon_snapshot(&mut self, id: ServiceId, token: Token) {
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
-        match held
+        match runtime
             .snapshot
             .as_ref()
             .filter(|taking| taking.token == token)
         {
             Some(taking) => taking.call_off.call_off(),
             // The service could not be suspended for the snapshot, whose action comes next.
-            None => held.called_off = Some(token),
+            None => runtime.called_off = Some(token),
         }
     }
 
@@ -252,8 +252,8 @@ impl Host {
         match self.engine.request_snapshot(id, self.now()) {
             Ok((token, actions)) => {
                 self.perform(actions);
-                let held = self.held.get_mut(&id);
-                let taking = held.and_then(|held| held.snapshot.as_mut());
+                let runtime = self.runtimes.get_mut(&id);
+                let taking = runtime.and_then(|runtime| runtime.snapshot.as_mut());
                 if let Some(taking) = taking.filter(|taking| taking.token == token) {
                     taking.reply = Some(reply);
                 }
@@ -266,17 +266,17 @@ impl Host {
     /// replaced state is kept. It is set for the first restore in a row: a later one mostly
     /// replaces the state that the one before it has restored. The service need not wait for that.
     pub(super) fn restore(&mut self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
-        let Some(held) = self.held.get_mut(&id) else {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
         let call_off = CallOff::default();
-        held.restore = Some((token, call_off.clone()));
+        runtime.restore = Some((token, call_off.clone()));
         let seam = Arc::new(call_off.clone());
-        let (name, policy) = (held.spec.name(), held.spec.snapshot());
+        let (name, policy) = (runtime.spec.name(), runtime.spec.snapshot());
         let store = Store::new(&self.state, name, policy, seam);
         let messages = self.messages.clone();
         let run = move || {
-            let tell = |message| {
+            let send = |message| {
                 // This fails only if the loop has ended. The next process that takes the lock then
                 // does the rest.
                 messages.send(message);
@@ -284,17 +284,17 @@ impl Host {
             let restored = |result| Message::Engine(Event::Restored(id, token, result));
             let mut session = match store.lock(true) {
                 Ok(session) => session,
-                Err(failure) => return tell(restored(Err(failure.line()))),
+                Err(failure) => return send(restored(Err(failure.line()))),
             };
             match session.restore(which, keeps) {
                 Ok(done) => {
                     for (snapshot, why) in done.damaged {
                         let remark = format!("snapshot {snapshot} is damaged: {why}");
-                        tell(Message::Remark(id, remark));
+                        send(Message::Remark(id, remark));
                     }
-                    tell(restored(Ok(done.index.id)));
+                    send(restored(Ok(done.index.id)));
                 }
-                Err(failure) => tell(restored(Err(failure.line()))),
+                Err(failure) => send(restored(Err(failure.line()))),
             }
             // A caller that cancels the restore waits for its end, and the next session does the
             // rest.
@@ -302,7 +302,7 @@ impl Host {
                 session.finish();
             }
             for remark in std::mem::take(&mut session.remarks) {
-                tell(Message::Remark(id, remark));
+                send(Message::Remark(id, remark));
             }
         };
         if let Err(error) = start_thread("restore", run) {
@@ -313,7 +313,10 @@ impl Host {
 
     /// Cancels a restore. Its result still follows.
     pub(super) fn abandon_restore(&self, id: ServiceId, token: Token) {
-        let restore = self.held.get(&id).and_then(|held| held.restore.as_ref());
+        let restore = self
+            .runtimes
+            .get(&id)
+            .and_then(|runtime| runtime.restore.as_ref());
         if let Some((_, call_off)) = restore.filter(|(asked, _)| *asked == token) {
             call_off.call_off();
         }

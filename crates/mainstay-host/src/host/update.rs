@@ -13,7 +13,8 @@ use std::time::Duration;
 use hyper::StatusCode;
 use mainstay_api::{Decision, GivenUp, Healthy, TrialRequest};
 use mainstay_core::engine::{
-    Action, Beside, Event, Fact, Flaw, Refusal, ServiceId, StateName, Style, TrialPhase, Tryout,
+    Action, Event, Fact, Refusal, RolloutRole, ServiceId, StateName, Style, TrialFailure,
+    TrialPhase, Tryout,
 };
 use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::ledger::Updated;
-use super::{Held, Host, Message, User, other};
+use super::{Host, Message, ServiceRuntime, User, other};
 use crate::embedded::Definition;
 use crate::manifest_file::Source;
 use crate::preflight;
@@ -54,13 +55,13 @@ pub(super) enum Part {
     /// A candidate, after the old run.
     Alone,
     /// A candidate, beside the old run with this process ID and number of restarts.
-    Beside { pid: u32, restarts: u64 },
+    RolloutRole { pid: u32, restarts: u64 },
     /// The old definition again.
     Back,
 }
 
 /// A definition that passed all checks.
-struct Judged {
+struct CheckedDefinition {
     definition: Definition,
     user: User,
     written: Updated,
@@ -70,7 +71,7 @@ struct Judged {
 fn rolled_back(
     phase: TrialPhase,
     style: Option<Style>,
-    why: &Flaw,
+    why: &TrialFailure,
     last_lines: &[String],
 ) -> Reply {
     let body = serde_json::json!(GivenUp {
@@ -90,8 +91,8 @@ impl Host {
             return;
         };
         let begun = self
-            .judge_definition(name, id, body)
-            .and_then(|judged| self.try_out(id, judged));
+            .check_definition(name, id, body)
+            .and_then(|checked| self.try_out(id, checked));
         let (candidate, actions) = match begun {
             Ok(begun) => begun,
             Err(refusal) => return drop(reply.send(refusal)),
@@ -100,11 +101,11 @@ impl Host {
         let messages = self.messages.clone();
         let mut reply = reply;
         tokio::task::spawn_local(async move {
-            let is_told = tokio::select! {
+            let is_delivered = tokio::select! {
                 answer = answered => answer.is_ok_and(|answer| reply.send(answer).is_ok()),
                 () = reply.closed() => false,
             };
-            if !is_told {
+            if !is_delivered {
                 messages.send(Message::ClientLeft(candidate));
             }
         });
@@ -116,7 +117,12 @@ impl Host {
     }
 
     /// Checks the definition in a request, and returns the response to one that cannot be tried.
-    fn judge_definition(&self, name: &str, id: ServiceId, body: &[u8]) -> Result<Judged, Reply> {
+    fn check_definition(
+        &self,
+        name: &str,
+        id: ServiceId,
+        body: &[u8],
+    ) -> Result<CheckedDefinition, Reply> {
         let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
         let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
         let failed = |failure: Failure| {
@@ -156,8 +162,8 @@ impl Host {
         };
         let user = preflight::user_of(&spec).map_err(failed)?;
         preflight::check_files(&spec, &dir, user.as_ref(), &self.inherited).map_err(failed)?;
-        let version = self.held.get(&id).map_or(0, |held| held.version);
-        Ok(Judged {
+        let version = self.runtimes.get(&id).map_or(0, |runtime| runtime.version);
+        Ok(CheckedDefinition {
             definition: Definition {
                 version: request.version.unwrap_or(version),
                 ..Definition::of_manifest(spec, &dir, Some(digest))
@@ -171,15 +177,15 @@ impl Host {
     fn try_out(
         &mut self,
         service: ServiceId,
-        judged: Judged,
+        checked: CheckedDefinition,
     ) -> Result<(ServiceId, Vec<Action>), Reply> {
-        let Judged {
+        let CheckedDefinition {
             definition,
             user,
             written,
             canary,
-        } = judged;
-        let old = self.held.get(&service);
+        } = checked;
+        let old = self.runtimes.get(&service);
         let old = old.ok_or_else(|| Reply::refused(&Refusal::Removed))?;
         let broken = |what: &str, error: std::io::Error| {
             let why = format!("cannot {what}: {error}");
@@ -199,9 +205,9 @@ impl Host {
         let old_state = self.engine.view(service).map(|view| view.state);
         let begun = self.engine.try_out(service, spec, how, self.now());
         let (candidate, actions) = begun.map_err(|refusal| Reply::refused(&refusal))?;
-        let mut held = Held::new(definition, user, log);
-        held.sockets = sockets;
-        self.held.insert(candidate, held);
+        let mut runtime = ServiceRuntime::new(definition, user, log);
+        runtime.sockets = sockets;
+        self.runtimes.insert(candidate, runtime);
         let was_up = old_state.is_some_and(|state| state != StateName::Stopped);
         let trial = self.engine.trial(service).filter(|_| was_up);
         self.updates.push(Update {
@@ -240,29 +246,29 @@ impl Host {
                 return Reply::refused(&refusal);
             }
         };
-        let Some(held) = self.held.get(&id) else {
+        let Some(runtime) = self.runtimes.get(&id) else {
             return Reply::refused(&Refusal::Removed);
         };
-        let name = held.spec.name().clone();
+        let name = runtime.spec.name().clone();
         if let Some(at) = self.updates.iter().position(|it| it.candidate == id) {
             let update = self.updates.swap_remove(at);
-            let problems = self.held.get_mut(&service).map(|old| {
+            let problems = self.runtimes.get_mut(&service).map(|old| {
                 let sink_problems = std::mem::take(&mut old.sink_problems);
                 (std::mem::take(&mut old.log_problems), sink_problems)
             });
-            if let Some(held) = self.held.get_mut(&id) {
-                (held.log_problems, held.sink_problems) = problems.unwrap_or_default();
-                held.is_updated = true;
+            if let Some(runtime) = self.runtimes.get_mut(&id) {
+                (runtime.log_problems, runtime.sink_problems) = problems.unwrap_or_default();
+                runtime.is_updated = true;
             }
             if !update.has_own_log
                 && let Err(why) = self.take_own_log(id)
             {
-                self.reporter.say(&format!("{name}: {why}"));
+                self.reporter.notify(&format!("{name}: {why}"));
             }
             self.logs.recall(&name, drop);
             if let Err(error) = update.written.write(&self.state, name.as_str()) {
                 let what = format!("{name}: cannot store its new definition: {error}");
-                self.reporter.say(&what);
+                self.reporter.notify(&what);
             }
         }
         self.pass_waiters_on(service, id);
@@ -285,7 +291,7 @@ impl Host {
     }
 
     /// Responds to the client when the trial is decided.
-    pub(super) fn update_told(&mut self, id: ServiceId, fact: &Fact) {
+    pub(super) fn answer_update(&mut self, id: ServiceId, fact: &Fact) {
         let Some(at) = self.updates.iter().position(|it| it.service == id) else {
             return;
         };
@@ -334,7 +340,7 @@ impl Host {
         if overlaps {
             let old = self.engine.view(update.service).ok_or("it was removed")?;
             let (pid, restarts) = (old.pid.unwrap_or(0), old.restarts);
-            return Ok(Some(Part::Beside { pid, restarts }));
+            return Ok(Some(Part::RolloutRole { pid, restarts }));
         }
         if !std::mem::replace(&mut update.has_own_log, true) {
             self.take_own_log(id)?;
@@ -345,20 +351,22 @@ impl Host {
     /// Opens the log of a definition that runs alone, and gives its data directory to the account
     /// that it runs as.
     fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
-        let held = self.held.get_mut(&id).ok_or("it was removed")?;
-        let (spec, owner) = (&held.spec, other(&held.user));
-        let log = self.logs.replace(spec, &held.dir, owner);
+        let runtime = self.runtimes.get_mut(&id).ok_or("it was removed")?;
+        let (spec, owner) = (&runtime.spec, other(&runtime.user));
+        let log = self.logs.replace(spec, &runtime.dir, owner);
         let data_dir = self.state.create_data_dir(spec.name().as_str(), owner);
-        held.log = log.map_err(|error| format!("cannot open its log: {error}"))?;
+        runtime.log = log.map_err(|error| format!("cannot open its log: {error}"))?;
         data_dir.map_err(|error| format!("cannot create its data directory: {error}"))?;
-        let kept = self.logs.keep(self.held.values().map(|held| &held.log));
+        let kept = self
+            .logs
+            .keep(self.runtimes.values().map(|runtime| &runtime.log));
         kept.map_err(|error| format!("cannot preserve its log pipes: {error}"))
     }
 
     /// Releases a candidate that was rolled back, or a definition that a candidate has replaced.
     pub(super) fn forget_beside(&mut self, id: ServiceId) {
-        let is_candidate = self.engine.beside(id) == Some(Beside::Candidate);
-        let Some(gone) = self.held.remove(&id).filter(|_| is_candidate) else {
+        let is_candidate = self.engine.rollout_role(id) == Some(RolloutRole::Candidate);
+        let Some(gone) = self.runtimes.remove(&id).filter(|_| is_candidate) else {
             return;
         };
         let name = gone.spec.name();
@@ -366,11 +374,11 @@ impl Host {
         let Some(service) = self.engine.find(name.as_str()) else {
             return;
         };
-        let held = self.held.get(&service);
-        if held.is_some_and(|it| !has_same_log(it, &gone.spec, &gone.dir, &gone.user))
+        let runtime = self.runtimes.get(&service);
+        if runtime.is_some_and(|it| !has_same_log(it, &gone.spec, &gone.dir, &gone.user))
             && let Err(why) = self.take_own_log(service)
         {
-            self.reporter.say(&format!("{name}: {why}"));
+            self.reporter.notify(&format!("{name}: {why}"));
         }
     }
 
@@ -381,8 +389,8 @@ impl Host {
         if let Some(update) = update.filter(|update| update.last_lines.is_none()) {
             let (lines, last_lines) = oneshot::channel();
             update.last_lines = Some(last_lines);
-            if let Some(held) = self.held.get(&update.service) {
-                self.logs.recall(held.spec.name(), move |last| {
+            if let Some(runtime) = self.runtimes.get(&update.service) {
+                self.logs.recall(runtime.spec.name(), move |last| {
                     // This fails if nobody waits for the lines.
                     let _ = lines.send(last);
                 });
@@ -401,6 +409,6 @@ fn may_overlap(old: &Spec, new: &Spec) -> bool {
     is_same_place && is_told_apart && !is_stateful
 }
 
-fn has_same_log(old: &Held, spec: &Spec, dir: &Path, user: &User) -> bool {
+fn has_same_log(old: &ServiceRuntime, spec: &Spec, dir: &Path, user: &User) -> bool {
     old.spec.log() == spec.log() && old.dir == *dir && old.user == *user
 }

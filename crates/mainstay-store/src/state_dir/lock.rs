@@ -67,9 +67,9 @@ pub enum Left {
 pub struct Predecessor {
     /// The process ID, if it is known.
     pub pid: Option<u32>,
-    /// The orphan markers (`sys::testament`) that find its processes: those it started, and those
-    /// it adopted.
-    pub testaments: Vec<String>,
+    /// The orphan markers (`sys::orphan_marker`) that find its processes: those it started, and
+    /// those it adopted.
+    pub orphan_markers: Vec<String>,
 }
 
 impl Predecessor {
@@ -121,9 +121,9 @@ impl Lock {
     pub fn sign(
         &mut self,
         manifest: &str,
-        testaments: impl IntoIterator<Item = impl AsRef<str>>,
+        orphan_markers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> io::Result<()> {
-        self.text = record(manifest, testaments);
+        self.text = record(manifest, orphan_markers);
         self.write(&self.text)?;
         self.before = None;
         Ok(())
@@ -187,14 +187,14 @@ impl Drop for Lock {
 
 /// Returns the text of a record. An empty line ends it: if this process is killed before it
 /// truncates the file, the rest is ignored.
-fn record(manifest: &str, testaments: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+fn record(manifest: &str, orphan_markers: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let mut text = std::process::id().to_string();
     if let (Ok(own), Some(home)) = (sys::own_identity(), sys::home_of_pids()) {
         text.push_str(&format!(" {} {home}", own.birth.first));
     }
     text.push_str(&format!("\n{manifest}\n"));
-    for testament in testaments {
-        text.push_str(testament.as_ref());
+    for orphan_marker in orphan_markers {
+        text.push_str(orphan_marker.as_ref());
         text.push('\n');
     }
     text.push('\n');
@@ -213,7 +213,7 @@ struct Record<'t> {
     /// The birth time, and the boot and PID namespace in which it is valid, if they are known.
     birth: Option<(u64, &'t str)>,
     manifest: &'t str,
-    testaments: Vec<&'t str>,
+    orphan_markers: Vec<&'t str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,17 +242,17 @@ impl<'t> Said<'t> {
             pid,
             birth: birth.zip(words.next()),
             manifest: lines.next().unwrap_or("another manifest"),
-            testaments: lines.collect(),
+            orphan_markers: lines.collect(),
         })
     }
 }
 
 impl Record<'_> {
     fn predecessor(&self) -> Predecessor {
-        let testaments = self.testaments.iter();
+        let orphan_markers = self.orphan_markers.iter();
         Predecessor {
             pid: Some(self.pid),
-            testaments: testaments.map(|text| (*text).to_owned()).collect(),
+            orphan_markers: orphan_markers.map(|text| (*text).to_owned()).collect(),
         }
     }
 
@@ -418,11 +418,11 @@ impl StateDir {
                 Left::Services(record.predecessor())
             }
         };
-        let testaments = match &left {
-            Left::Services(predecessor) => &predecessor.testaments[..],
+        let orphan_markers = match &left {
+            Left::Services(predecessor) => &predecessor.orphan_markers[..],
             Left::Nothing | Left::Unknown => &[],
         };
-        let text = record(manifest, testaments);
+        let text = record(manifest, orphan_markers);
         let lock = Lock {
             file,
             path: path.to_owned(),
@@ -474,7 +474,7 @@ mod tests {
             let Left::Services(left) = &lock.left else {
                 panic!("{lock:?}");
             };
-            assert_eq!(left.testaments, ["instance x"]);
+            assert_eq!(left.orphan_markers, ["instance x"]);
             assert_eq!(left.pid, Some(std::process::id()));
         }
         state.lock().expect("nobody has it").give_back();
@@ -490,7 +490,7 @@ mod tests {
         };
         assert_eq!((record.pid, record.birth), (17, None));
         assert_eq!(
-            (record.manifest, &record.testaments[..]),
+            (record.manifest, &record.orphan_markers[..]),
             ("web.toml", &["cgroup /x"][..])
         );
         for text in ["nonsense\n", ""] {

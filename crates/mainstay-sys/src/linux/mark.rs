@@ -3,7 +3,7 @@
 //!
 //! A service sees its own mark and must not be able to forge another's. The code is therefore
 //! computed from a secret that is stored in the lock and the ledger alone: `kin SECRET` is a
-//! supervisor's testament, and `kin SECRET.COUNTER.UID` identifies one tree. With the secret, a
+//! supervisor's orphan marker, and `kin SECRET.COUNTER.UID` identifies one tree. With the secret, a
 //! genuine mark can be verified without a list of marks. A stolen mark is of no use to another
 //! account: a bearer counts only if its real user ID is the one in the mark. Supervisors of earlier
 //! versions used `PREFIX.COUNTER`, which is still adopted.
@@ -12,7 +12,7 @@ use std::fs;
 
 use mainstay_core::snapshot::Hasher;
 
-use super::kin;
+use super::ancestry;
 use crate::process::INSTANCE;
 
 /// The secret that distinguishes this supervisor's marks from forged ones.
@@ -26,8 +26,8 @@ impl Secret {
         Ok(Self(format!("{:032x}", u128::from_le_bytes(bytes))))
     }
 
-    /// Returns the testament to pass to [`Marks::of_testament`].
-    pub(super) fn testament(&self) -> String {
+    /// Returns the orphan marker to pass to [`Marks::of_orphan_marker`].
+    pub(super) fn orphan_marker(&self) -> String {
         format!("kin {}", self.0)
     }
 
@@ -112,7 +112,7 @@ impl Mark {
     /// Returns whether the process belongs to the tree by the mark that it bears.
     pub(super) fn is_of(&self, pid: u32) -> bool {
         let is_it = |it: &[u8]| value_in(it).is_some_and(|value| value == self.value.as_bytes());
-        kin::has_variable(pid, is_it) && self.account.has(pid)
+        ancestry::has_variable(pid, is_it) && self.account.has(pid)
     }
 
     /// Returns whether the process also runs under the service's own account, so that its messages
@@ -140,9 +140,9 @@ pub(super) enum Marks {
 }
 
 impl Marks {
-    /// Reads a testament; `None` if it describes no marks.
-    pub(super) fn of_testament(testament: &str) -> Option<Self> {
-        match testament.split_once(' ')? {
+    /// Reads an orphan marker; `None` if it describes no marks.
+    pub(super) fn of_orphan_marker(orphan_marker: &str) -> Option<Self> {
+        match orphan_marker.split_once(' ')? {
             ("kin", secret) => Some(Self::Secret(Secret(secret.to_owned()))),
             ("instance", prefix) => Some(Self::Prefix(format!("{prefix}."))),
             _ => None,
@@ -188,7 +188,7 @@ mod tests {
         let mark = secret.mark(3, 1000);
         assert_eq!(secret.verify(mark.value()), Some(mark.clone()));
         assert_eq!(Mark::of_tree(mark.tree(), None), Some(mark.clone()));
-        assert!(mark.tree().starts_with(&secret.testament()));
+        assert!(mark.tree().starts_with(&secret.orphan_marker()));
         assert!(!mark.value().contains(&secret.0));
         let code = mark.value().rsplit_once('.').unwrap().1;
         for other in [
@@ -213,7 +213,7 @@ mod tests {
         let check = |uid: u32, counts: bool| {
             let mark = secret.mark(0, uid);
             let environment = format!("A=1\0{INSTANCE}={}\0", mark.value());
-            let marks = Marks::of_testament(&secret.testament()).unwrap();
+            let marks = Marks::of_orphan_marker(&secret.orphan_marker()).unwrap();
             let borne = marks.borne_by(own, environment.as_bytes());
             assert_eq!(borne.is_some(), counts, "{uid}");
         };
@@ -226,7 +226,7 @@ mod tests {
     fn an_old_mark_is_read() {
         let mark = Mark::of_tree("instance a.0", None).unwrap();
         assert_eq!((mark.value(), mark.tree()), ("a.0", "instance a.0"));
-        let marks = Marks::of_testament("instance a").unwrap();
+        let marks = Marks::of_orphan_marker("instance a").unwrap();
         let environment = b"MAINSTAY_INSTANCE=a.7\0";
         assert_eq!(marks.borne_by(1, environment), Some("a.7"));
         assert_eq!(marks.borne_by(1, b"MAINSTAY_INSTANCE=ab.7\0"), None);

@@ -1,7 +1,7 @@
 //! Tree membership by pid alone, such as for the sender of a message or the owner of a socket.
 
 use super::mark::Mark;
-use super::{cgroup, kin};
+use super::{ancestry, cgroup};
 
 /// The criteria that distinguish the processes of one tree from others. It keeps no resource of the
 /// tree alive and may be used on any thread.
@@ -15,7 +15,7 @@ pub struct Members {
 pub(super) enum Bond {
     /// The cgroup's path as `/proc/PID/cgroup` names it.
     Cgroup(String),
-    Kin(Mark),
+    Descendants(Mark),
 }
 
 impl Members {
@@ -32,15 +32,15 @@ impl Members {
         pid == self.main
             || match &self.bond {
                 Bond::Cgroup(path) => cgroup::is_member(pid, path),
-                Bond::Kin(mark) => self.is_kin(pid, mark),
+                Bond::Descendants(mark) => self.is_descendant(pid, mark),
             }
     }
 
     /// Returns whether the process or one of its ancestors is a member by descent, session or mark.
-    fn is_kin(&self, pid: u32, mark: &Mark) -> bool {
+    fn is_descendant(&self, pid: u32, mark: &Mark) -> bool {
         let own = std::process::id();
-        let mut next = kin::Stat::of(pid);
-        for _ in 0..kin::DEEPEST {
+        let mut next = ancestry::Stat::of(pid);
+        for _ in 0..ancestry::DEEPEST {
             let Some(process) = next.filter(|process| process.pid != own) else {
                 return false;
             };
@@ -50,7 +50,7 @@ impl Members {
             {
                 return true;
             }
-            let parent = kin::Stat::of(process.parent);
+            let parent = ancestry::Stat::of(process.parent);
             next = parent.filter(|parent| parent.start <= process.start);
         }
         false

@@ -3,10 +3,10 @@
 //!
 //! Sources: clone(2), cgroups(7), prctl(2), pidfd_open(2), proc(5), and the kernel's cgroup-v2.rst.
 
+mod ancestry;
 mod cgroup;
 mod clone;
 mod keeper;
-mod kin;
 mod mark;
 mod members;
 mod memory;
@@ -37,9 +37,9 @@ pub use self::keeper::Keeper;
 pub use self::members::Members;
 pub use self::place::{PlaceWatch, supervisor_of};
 
+use self::ancestry::Descendants;
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
-use self::kin::Kin;
 use self::mark::{Mark, Marks, Secret};
 use self::members::Bond;
 use self::pidfd::Stranger;
@@ -110,15 +110,15 @@ impl Mains {
 
     /// Returns whether a process provably belongs to another tree than that of `main`, whatever
     /// mark it bears.
-    fn are_others(&self, process: kin::Stat, (main, is_running): (u32, bool)) -> bool {
-        kin::is_below(process, |pid| (!is_running || pid != main) && self.has(pid))
+    fn are_others(&self, process: ancestry::Stat, (main, is_running): (u32, bool)) -> bool {
+        ancestry::is_below(process, |pid| (!is_running || pid != main) && self.has(pid))
     }
 }
 
 /// Returns whether `pid` belongs to one of these main processes now.
 fn has_main(mains: &[(u32, Birth)], pid: u32) -> bool {
     mains.iter().any(|(main, birth)| {
-        *main == pid && kin::Stat::of(pid).is_some_and(|now| birth.holds(now.identity().1))
+        *main == pid && ancestry::Stat::of(pid).is_some_and(|now| birth.holds(now.identity().1))
     })
 }
 
@@ -143,8 +143,9 @@ impl Main {
         let handle = self.killed.get()?;
         let mut waited = [PollFd::new(handle, PollFlags::IN)];
         let is_over = poll(&mut waited, Some(&Timespec::default())).is_ok_and(|count| count > 0);
-        is_over
-            .then(|| kin::zombie(self.pid).map_or(Exit::UNKNOWN, |(_, status)| posix::exit(status)))
+        is_over.then(|| {
+            ancestry::zombie(self.pid).map_or(Exit::UNKNOWN, |(_, status)| posix::exit(status))
+        })
     }
 }
 
@@ -153,7 +154,7 @@ impl Processes {
     /// in its cgroup, if possible. Requires a tokio runtime with I/O. Marks all inherited
     /// descriptors above 2 as close-on-exec.
     pub fn new(label: &str) -> io::Result<Self> {
-        let has_others = !kin::children(std::process::id()).is_empty();
+        let has_others = !ancestry::children(std::process::id()).is_empty();
         posix::seal_inherited();
         posix::raise_limits();
         posix::ignore_signals();
@@ -212,7 +213,7 @@ impl Processes {
                         SpawnError::parent("create the service's cgroup", error)
                     })?)
                 }
-                None => Holder::Kin(RefCell::new(Kin::new(mark))),
+                None => Holder::Descendants(RefCell::new(Descendants::new(mark))),
             };
         let first = ticks();
         let pid = self
@@ -303,7 +304,11 @@ impl Processes {
                 let main = stranger.as_ref().map(|_| left.pid);
                 let mark = Mark::of_tree(&left.tree, main).ok_or(io::ErrorKind::InvalidData)?;
                 let watches = adopted.watches.clone();
-                Holder::Kin(RefCell::new(Kin::adopted(mark, left.birth.first, watches)))
+                Holder::Descendants(RefCell::new(Descendants::adopted(
+                    mark,
+                    left.birth.first,
+                    watches,
+                )))
             }
         };
         let id = TreeId(self.started);
@@ -429,14 +434,14 @@ impl Processes {
         loop {
             self.reap();
             let own = std::process::id();
-            let mut found = kin::family(own);
+            let mut found = ancestry::family(own);
             found.retain(|it| it.pid != own && Some(it.pid) != keeper && it.is_alive());
             if found.is_empty() || Instant::now() > deadline {
                 return killed.len();
             }
             for process in found {
                 killed.insert(process.identity());
-                let _refused = kin::signal(&process, libc::SIGKILL);
+                let _refused = ancestry::signal(&process, libc::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -531,19 +536,19 @@ pub fn boot() -> Option<String> {
 
 /// Returns whether the main process is alive and is still the recorded one.
 pub fn lives(left: &Identity) -> bool {
-    let stat = kin::Stat::of(left.pid);
+    let stat = ancestry::Stat::of(left.pid);
     stat.is_some_and(|now| now.is_alive() && left.birth.holds(now.identity().1))
 }
 
 /// Returns whether no such process exists, except as a zombie.
 pub fn is_dead(pid: u32) -> bool {
-    kin::Stat::of(pid).is_none_or(|stat| !stat.is_alive())
+    ancestry::Stat::of(pid).is_none_or(|stat| !stat.is_alive())
 }
 
 /// Returns the identity of this process, which has no tree.
 pub fn own_identity() -> io::Result<Identity> {
     let pid = std::process::id();
-    let stat = kin::Stat::of(pid).ok_or(io::ErrorKind::NotFound)?;
+    let stat = ancestry::Stat::of(pid).ok_or(io::ErrorKind::NotFound)?;
     Ok(Identity {
         pid,
         birth: Birth::at(stat.identity().1),
@@ -600,18 +605,18 @@ pub fn give_memory_back() {
     let _accepted = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
 }
 
-/// Returns the testament by which a later supervisor finds processes that this one may leave
+/// Returns the orphan marker by which a later supervisor finds processes that this one may leave
 /// behind; for [`end_remains`].
-pub fn testament(processes: &Processes) -> String {
+pub fn orphan_marker(processes: &Processes) -> String {
     match &processes.nest {
         Some(nest) => format!("cgroup {}", nest.dir().display()),
-        None => processes.secret.testament(),
+        None => processes.secret.orphan_marker(),
     }
 }
 
-/// Returns the testament by which a later supervisor finds processes that were started with this
-/// value of [`SUPERVISED_FROM`]; for [`end_remains`].
-pub fn testament_of(mark: &str) -> String {
+/// Returns the orphan marker by which a later supervisor finds processes that were started with
+/// this value of [`SUPERVISED_FROM`]; for [`end_remains`].
+pub fn orphan_marker_of(mark: &str) -> String {
     format!("state {mark}")
 }
 
@@ -629,27 +634,27 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Kills the processes that a supervisor left when it died without stopping them, identified by its
-/// [`testament`], except those of the trees that are `spared`. What is or descends from a main
+/// [`orphan_marker`], except those of the trees that are `spared`. What is or descends from a main
 /// process of these, or shares its session, is spared whatever mark it bears. Returns the number of
 /// them. Blocks until they are gone, 10 s at most.
 ///
-/// A testament names a cgroup or an instance that no other supervisor ever had, so no other process
-/// can be killed.
-pub fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
+/// An orphan marker names a cgroup or an instance that no other supervisor ever had, so no other
+/// process can be killed.
+pub fn end_remains(orphan_marker: &str, spared: &[Identity]) -> io::Result<usize> {
     let spared = spared.iter();
-    match testament.split_once(' ') {
+    match orphan_marker.split_once(' ') {
         Some(("cgroup", dir)) => {
-            let spared = spared.filter_map(|tree| tree.tree.strip_prefix(testament));
+            let spared = spared.filter_map(|tree| tree.tree.strip_prefix(orphan_marker));
             let spared = spared.filter_map(|name| name.strip_prefix('/')).collect();
             cgroup::end_remains(dir.as_ref(), &spared, END_TIMEOUT)
         }
         Some(("state", dir)) => {
             let mark = format!("{SUPERVISED_FROM}={dir}").into_bytes();
-            let ended = kin::end_remains(|_, them| has(them, &mark), END_TIMEOUT);
+            let ended = ancestry::end_remains(|_, them| has(them, &mark), END_TIMEOUT);
             place::end_keepers(dir).and(ended)
         }
         _ => {
-            let Some(marks) = Marks::of_testament(testament) else {
+            let Some(marks) = Marks::of_orphan_marker(orphan_marker) else {
                 return Ok(0);
             };
             let mains = mains_of(spared.clone());
@@ -659,7 +664,7 @@ pub fn end_remains(testament: &str, spared: &[Identity]) -> io::Result<usize> {
                 let borne = marks.borne_by(pid, environment);
                 borne.is_some_and(|value| !spared.contains(value)) && !is_below_any(&mains, pid)
             };
-            kin::end_remains(is_meant, END_TIMEOUT)
+            ancestry::end_remains(is_meant, END_TIMEOUT)
         }
     }
 }
@@ -670,8 +675,8 @@ fn mains_of<'a>(trees: impl Iterator<Item = &'a Identity>) -> Vec<(u32, Birth)> 
 
 /// Returns whether a process provably belongs to the tree of one of these main processes.
 fn is_below_any(mains: &[(u32, Birth)], pid: u32) -> bool {
-    let process = kin::Stat::of(pid);
-    process.is_some_and(|process| kin::is_below(process, |pid| has_main(mains, pid)))
+    let process = ancestry::Stat::of(pid);
+    process.is_some_and(|process| ancestry::is_below(process, |pid| has_main(mains, pid)))
 }
 
 /// Kills the processes of one tree ([`Identity::tree`]), as [`end_remains`] does.
@@ -686,31 +691,32 @@ pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
             let is_meant = |pid: u32, environment: &[u8]| {
                 mark.borne_by(pid, environment).is_some() && !is_below_any(&mains, pid)
             };
-            kin::end_remains(is_meant, END_TIMEOUT)
+            ancestry::end_remains(is_meant, END_TIMEOUT)
         }
     }
 }
 
-/// Kills the processes of one service under a supervisor's [`testament`], as [`end_remains`] does.
-pub fn end_service(testament: &str, service: &str) -> io::Result<usize> {
-    if let Some(("cgroup", dir)) = testament.split_once(' ') {
+/// Kills the processes of one service under a supervisor's [`orphan_marker`], as [`end_remains`]
+/// does.
+pub fn end_service(orphan_marker: &str, service: &str) -> io::Result<usize> {
+    if let Some(("cgroup", dir)) = orphan_marker.split_once(' ') {
         return cgroup::end_service(dir.as_ref(), service, END_TIMEOUT);
     }
-    let is_bearer = bearers(testament);
+    let is_bearer = bearers(orphan_marker);
     let is_meant = |pid: u32, environment: &[u8]| {
-        kin::service_in(environment) == Some(service) && is_bearer(pid, environment)
+        ancestry::service_in(environment) == Some(service) && is_bearer(pid, environment)
     };
-    kin::end_remains(is_meant, END_TIMEOUT)
+    ancestry::end_remains(is_meant, END_TIMEOUT)
 }
 
 /// Returns a test for whether a process with this pid and environment was started under a
-/// supervisor with this testament, which names no cgroup.
-fn bearers(testament: &str) -> impl Fn(u32, &[u8]) -> bool {
-    let state = match testament.split_once(' ') {
+/// supervisor with this orphan marker, which names no cgroup.
+fn bearers(orphan_marker: &str) -> impl Fn(u32, &[u8]) -> bool {
+    let state = match orphan_marker.split_once(' ') {
         Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
         _ => None,
     };
-    let marks = Marks::of_testament(testament);
+    let marks = Marks::of_orphan_marker(orphan_marker);
     move |pid, environment| match (&state, &marks) {
         (Some(state), _) => has(environment, state),
         (None, Some(marks)) => marks.borne_by(pid, environment).is_some(),
@@ -724,17 +730,17 @@ fn has(environment: &[u8], variable: &[u8]) -> bool {
     variables.any(|it| it == variable)
 }
 
-/// Returns the live processes of a dead supervisor's services, by its [`testament`]. In a cgroup, a
-/// tree's main process is the oldest one if it leads its session. Without a cgroup, the main
+/// Returns the live processes of a dead supervisor's services, by its [`orphan_marker`]. In a cgroup,
+/// a tree's main process is the oldest one if it leads its session. Without a cgroup, the main
 /// process cannot be determined from data that the processes control.
-pub fn survivors(testament: &str) -> Vec<Survivor> {
-    if let Some(("cgroup", dir)) = testament.split_once(' ') {
+pub fn survivors(orphan_marker: &str) -> Vec<Survivor> {
+    if let Some(("cgroup", dir)) = orphan_marker.split_once(' ') {
         return cgroup::survivors(dir.as_ref());
     }
-    let is_meant = bearers(testament);
+    let is_meant = bearers(orphan_marker);
     let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for pid in kin::every_pid() {
-        if let Some(service) = kin::service_of(pid, &is_meant) {
+    for pid in ancestry::every_pid() {
+        if let Some(service) = ancestry::service_of(pid, &is_meant) {
             found.entry(service).or_default().push(pid);
         }
     }
@@ -765,7 +771,7 @@ pub struct Tree {
 
 enum Holder {
     Cgroup(Cgroup),
-    Kin(RefCell<Kin>),
+    Descendants(RefCell<Descendants>),
 }
 
 impl Tree {
@@ -787,7 +793,7 @@ impl Tree {
             birth: self.main.birth,
             tree: match &self.holder {
                 Holder::Cgroup(cgroup) => format!("cgroup {}", cgroup.dir().display()),
-                Holder::Kin(kin) => kin.borrow().mark().tree().to_owned(),
+                Holder::Descendants(descendants) => descendants.borrow().mark().tree().to_owned(),
             },
         }
     }
@@ -798,7 +804,9 @@ impl Tree {
             self.main.pid,
             match &self.holder {
                 Holder::Cgroup(cgroup) => Bond::Cgroup(cgroup.path()),
-                Holder::Kin(kin) => Bond::Kin(kin.borrow().mark().clone()),
+                Holder::Descendants(descendants) => {
+                    Bond::Descendants(descendants.borrow().mark().clone())
+                }
             },
         )
     }
@@ -839,12 +847,12 @@ impl Tree {
         self.watch_end();
         match &self.holder {
             Holder::Cgroup(cgroup) => cgroup.kill(),
-            Holder::Kin(_) => {
+            Holder::Descendants(_) => {
                 // A process with a pending signal cannot fork. Once a scan finds no new process,
                 // all are stopped or about to be, none can escape by losing its parent, and one
                 // round kills them all.
                 let stopped = self.stop_all();
-                let killed = kin::each(self.family(), |process| {
+                let killed = ancestry::each(self.family(), |process| {
                     self.signal_member(&process, libc::SIGKILL)
                 });
                 stopped.and(killed)
@@ -889,9 +897,9 @@ impl Tree {
                 Holder::Cgroup(cgroup) => cgroup
                     .is_empty()
                     .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
-                Holder::Kin(kin) => {
+                Holder::Descendants(descendants) => {
                     let members = self.family();
-                    kin.borrow_mut().watch(&members);
+                    descendants.borrow_mut().watch(&members);
                     members.is_empty()
                 }
             }
@@ -909,7 +917,7 @@ impl Tree {
                 }
                 result => result,
             },
-            Holder::Kin(_) => self.stop_all(),
+            Holder::Descendants(_) => self.stop_all(),
         }
     }
 
@@ -922,7 +930,7 @@ impl Tree {
                 }
                 result => result,
             },
-            Holder::Kin(_) => self.signal_all(libc::SIGCONT),
+            Holder::Descendants(_) => self.signal_all(libc::SIGCONT),
         }
     }
 
@@ -931,7 +939,7 @@ impl Tree {
     pub fn handles(&self, signal: Signal) -> Option<bool> {
         self.exit()
             .is_none()
-            .then(|| kin::handles(self.main.pid, posix::number(signal)))
+            .then(|| ancestry::handles(self.main.pid, posix::number(signal)))
             .flatten()
     }
 
@@ -940,14 +948,14 @@ impl Tree {
     pub fn usage(&self) -> Option<Usage> {
         let (pids, cpu): (Vec<u32>, Duration) = match &self.holder {
             Holder::Cgroup(cgroup) => (cgroup.processes().ok()?, cgroup.cpu().ok()?),
-            Holder::Kin(_) => {
+            Holder::Descendants(_) => {
                 // Finding the orphans of an adopted tree requires a scan of every process of the
                 // system.
                 let members = match self.main.stranger {
-                    Some(_) if self.exit().is_none() => kin::family(self.main.pid),
+                    Some(_) if self.exit().is_none() => ancestry::family(self.main.pid),
                     _ => self.family(),
                 };
-                let ticks: u64 = members.iter().map(kin::Stat::cpu).sum();
+                let ticks: u64 = members.iter().map(ancestry::Stat::cpu).sum();
                 let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
                 (
                     members.iter().map(|process| process.pid).collect(),
@@ -957,7 +965,7 @@ impl Tree {
         };
         Some(Usage {
             cpu,
-            resident: pids.iter().filter_map(|pid| kin::resident(*pid)).sum(),
+            resident: pids.iter().filter_map(|pid| ancestry::resident(*pid)).sum(),
             processes: u32::try_from(pids.len()).unwrap_or(u32::MAX),
         })
     }
@@ -976,17 +984,17 @@ impl Tree {
     fn signal_all(&self, signal: i32) -> io::Result<()> {
         match &self.holder {
             Holder::Cgroup(cgroup) => cgroup.signal(signal),
-            Holder::Kin(_) => kin::each(self.family(), |process| {
+            Holder::Descendants(_) => ancestry::each(self.family(), |process| {
                 self.signal_member(&process, signal)
             }),
         }
     }
 
-    fn signal_member(&self, process: &kin::Stat, signal: i32) -> io::Result<()> {
+    fn signal_member(&self, process: &ancestry::Stat, signal: i32) -> io::Result<()> {
         if process.pid == self.main.pid {
             return self.signal_main(signal);
         }
-        kin::signal(process, signal)
+        ancestry::signal(process, signal)
     }
 
     /// Sends SIGSTOP to all processes, repeatedly, until two scans in a row find no new one. A
@@ -999,7 +1007,7 @@ impl Tree {
             let mut members = self.family();
             members.retain(|process| known.insert(process.identity()));
             quiet = if members.is_empty() { quiet + 1 } else { 0 };
-            let stopped = kin::each(members, |process| {
+            let stopped = ancestry::each(members, |process| {
                 self.signal_member(&process, libc::SIGSTOP)
             });
             result = result.and(stopped);
@@ -1007,13 +1015,13 @@ impl Tree {
         result
     }
 
-    fn family(&self) -> Vec<kin::Stat> {
-        let Holder::Kin(kin) = &self.holder else {
+    fn family(&self) -> Vec<ancestry::Stat> {
+        let Holder::Descendants(descendants) = &self.holder else {
             return Vec::new();
         };
         let main = (self.main.pid, self.exit().is_none());
         let is_main = |pid: u32| self.mains.children.borrow().contains_key(&pid);
-        let is_others = |process: &kin::Stat| self.mains.are_others(*process, main);
-        kin.borrow_mut().members(main, is_main, is_others)
+        let is_others = |process: &ancestry::Stat| self.mains.are_others(*process, main);
+        descendants.borrow_mut().members(main, is_main, is_others)
     }
 }

@@ -189,7 +189,7 @@ impl World {
         self.goes_on_stopping.clear();
         for account in &mut self.accounts {
             // The former definition applies to the current event only.
-            account.judged_as = None;
+            account.classified_as = None;
         }
         Ok(())
     }
@@ -207,11 +207,11 @@ impl World {
                 let account = &mut self.accounts[i];
                 ensure!(account.run.is_none(), "s{i} has two children");
                 ensure!(
-                    account.beside != Some(Beside::Predecessor),
+                    account.role != Some(RolloutRole::Predecessor),
                     "s{i} is started though it was replaced"
                 );
                 ensure!(
-                    account.beside.is_none() || account.last_run == 0,
+                    account.role.is_none() || account.last_run == 0,
                     "s{i} is started again in a trial"
                 );
                 ensure!(
@@ -254,17 +254,17 @@ impl World {
                 let i = id.index();
                 let ladder = self.specs[i].stop.ladder.clone();
                 let goes_on = self.goes_on_stopping.contains(&i);
-                let held = self.held(id, run)?;
-                let is_first = !held.asked;
+                let found = self.run_of(id, run)?;
+                let is_first = !found.asked;
                 let (since, taken) = match is_first {
-                    true if goes_on => (held.climb.0, 0),
+                    true if goes_on => (found.climb.0, 0),
                     true => (now, 0),
-                    false => held.climb,
+                    false => found.climb,
                 };
-                held.climb = (since, taken + 1);
+                found.climb = (since, taken + 1);
                 let step = ladder.get(taken).filter(|step| step.ask == ask);
                 ensure!(
-                    step.is_some_and(|step| now >= since + step.after) && !held.killed,
+                    step.is_some_and(|step| now >= since + step.after) && !found.killed,
                     "s{i} is asked to stop by another step than its ladder's next"
                 );
                 if !is_first {
@@ -288,19 +288,19 @@ impl World {
                 }
                 let graceful = self.specs[i].stop.graceful;
                 let event = self.events;
-                let held = self.held(id, run)?;
-                held.dated = event;
+                let found = self.run_of(id, run)?;
+                found.dated = event;
                 ensure!(
-                    !held.exited && !held.asked && !held.killed,
+                    !found.exited && !found.asked && !found.killed,
                     "s{i} is asked to stop out of turn"
                 );
-                held.asked = true;
-                held.kill_at = match goes_on {
-                    true => held.kill_at.max(now + ANSWER_GRACE),
+                found.asked = true;
+                found.kill_at = match goes_on {
+                    true => found.kill_at.max(now + ANSWER_GRACE),
                     false => now + graceful,
                 };
                 // A restart waits until dependents are down.
-                let is_restarted = held.starts_again;
+                let is_restarted = found.starts_again;
                 let has_reason = self.requested.contains(&i) || self.failed.contains(&i);
                 ensure!(
                     is_restarted || has_reason || self.accounts[i].unwanted(),
@@ -311,18 +311,18 @@ impl World {
             Action::Kill(id, run) => {
                 let killing = self.killing;
                 let scope = self.specs[id.index()].stop.scope;
-                let held = self.held(id, run)?;
-                ensure!(!held.killed, "{run:?} is killed twice");
+                let found = self.run_of(id, run)?;
+                ensure!(!found.killed, "{run:?} is killed twice");
                 // Processes that were asked to stop, too, have the rest of the time limit.
-                let are_remains = held.exited && !(held.asked && scope == StopScope::Tree);
-                let is_due = held.asked && now >= held.kill_at;
+                let are_remains = found.exited && !(found.asked && scope == StopScope::Tree);
+                let is_due = found.asked && now >= found.kill_at;
                 ensure!(
                     killing || are_remains || is_due,
                     "{run:?} is killed too early"
                 );
-                held.killed = true;
-                held.kill_at = now + KILL_TIMEOUT;
-                let exited = held.exited;
+                found.killed = true;
+                found.kill_at = now + KILL_TIMEOUT;
+                let exited = found.exited;
                 if self.behaves || self.chance(0.95) {
                     let at = now + self.millis(40);
                     self.coming.push((
@@ -335,12 +335,12 @@ impl World {
                 }
             }
             Action::Freeze(id, run) => {
-                let held = self.held(id, run)?;
+                let found = self.run_of(id, run)?;
                 ensure!(
-                    !held.frozen && !held.exited && !held.asked,
+                    !found.frozen && !found.exited && !found.asked,
                     "{run:?} is suspended out of turn"
                 );
-                held.frozen = true;
+                found.frozen = true;
                 if self.chance(0.15) {
                     let at = now + self.millis(5);
                     self.coming
@@ -348,12 +348,12 @@ impl World {
                 }
             }
             Action::Thaw(id, run) => {
-                let held = self.held(id, run)?;
+                let found = self.run_of(id, run)?;
                 ensure!(
-                    held.frozen && !held.exited,
+                    found.frozen && !found.exited,
                     "{run:?} goes on without having been suspended"
                 );
-                held.frozen = false;
+                found.frozen = false;
             }
             Action::Ask {
                 service,
@@ -365,9 +365,9 @@ impl World {
                 ensure!(!timeout.is_zero(), "a question that leaves no time");
                 match of {
                     Some(run) => {
-                        let held = self.held(service, run)?;
+                        let found = self.run_of(service, run)?;
                         let answers =
-                            held.pid.is_some() && !held.exited && !held.asked && !held.frozen;
+                            found.pid.is_some() && !found.exited && !found.asked && !found.frozen;
                         ensure!(answers, "{run:?} is asked though it cannot answer");
                     }
                     None => ensure!(
@@ -458,17 +458,17 @@ impl World {
             } => {
                 let i = service.index();
                 let policy = self.specs[i].snapshot.clone().ok_or("nothing to keep")?;
-                let held = self.held(service, run)?;
+                let found = self.run_of(service, run)?;
                 ensure!(
-                    held.was_ready() && !held.exited && !held.asked,
+                    found.was_ready() && !found.exited && !found.asked,
                     "a snapshot of {run:?}, which does not run undisturbed"
                 );
                 let is_frozen = policy.still == Still::Pause;
                 ensure!(
-                    held.frozen == is_frozen,
+                    found.frozen == is_frozen,
                     "{run:?} is not as still as its snapshot needs it"
                 );
-                let since = held.began;
+                let since = found.began;
                 ensure!(
                     !stable || now.since(since) >= policy.after,
                     "{run:?} cannot be known to be healthy yet"
@@ -577,7 +577,7 @@ impl World {
             }
             Action::Forget(id) => {
                 let account = &mut self.accounts[id.index()];
-                ensure!(account.beside.is_some(), "s{} is forgotten", id.index());
+                ensure!(account.role.is_some(), "s{} is forgotten", id.index());
                 ensure!(
                     account.run.is_none(),
                     "s{} is forgotten while it runs",
@@ -601,7 +601,7 @@ impl World {
                 ensure!(actions.is_empty(), "who is forgotten does something");
             }
             Action::Record(id) => self.recorded(id.index())?,
-            Action::Tell(id, fact) => self.told(id.index(), fact)?,
+            Action::Emit(id, fact) => self.emitted(id.index(), fact)?,
         }
         Ok(())
     }
@@ -611,7 +611,7 @@ impl World {
         if !self.ticked {
             return Ok(());
         }
-        let reset_after = self.judged_as(i).recovery.reset_after;
+        let reset_after = self.classified_as(i).recovery.reset_after;
         let now = self.now;
         let account = &mut self.accounts[i];
         let run = account.run.as_ref().filter(|run| !run.exited);
@@ -631,11 +631,11 @@ impl World {
         Ok(runs(*new) || runs(service.index()))
     }
 
-    fn held(&mut self, id: ServiceId, run: RunId) -> Result<&mut Run, String> {
-        let held = self.accounts[id.index()]
+    fn run_of(&mut self, id: ServiceId, run: RunId) -> Result<&mut Run, String> {
+        let found = self.accounts[id.index()]
             .run
             .as_mut()
-            .filter(|held| held.id == run);
-        held.ok_or_else(|| format!("{run:?} of s{} is not there", id.index()))
+            .filter(|found| found.id == run);
+        found.ok_or_else(|| format!("{run:?} of s{} is not there", id.index()))
     }
 }

@@ -11,31 +11,31 @@ impl World {
         self.trials.clear();
         for account in &mut self.accounts {
             account.is_displaced = false;
-            account.is_gone |= account.beside.is_some();
+            account.is_gone |= account.role.is_some();
         }
         self.close_gaps();
         let mut ids: Vec<ServiceId> = self.engine.ids().collect();
         ids.sort();
-        let mut bequests: Vec<(ServiceId, Bequest)> = ids
+        let mut checkpoints: Vec<(ServiceId, Checkpoint)> = ids
             .into_iter()
             .enumerate()
-            .map(|(i, id)| (sid(i), self.engine.bequest(id).unwrap()))
+            .map(|(i, id)| (sid(i), self.engine.checkpoint(id).unwrap()))
             .collect();
         if self.chance(0.2) {
             self.now = self.now + self.millis(100_000);
         }
         let mut died = Vec::new();
-        for (id, bequest) in &mut bequests {
+        for (id, checkpoint) in &mut checkpoints {
             let i = id.index();
             let has_died = self.chance(0.2);
             let account = &mut self.accounts[i];
-            let is_wanted = bequest.wish == Wish::Up;
+            let is_wanted = checkpoint.desired == DesiredState::Up;
             ensure!(
                 is_wanted != account.is_unwanted,
                 "s{i} leaves another wish than its operators'"
             );
             ensure!(
-                bequest.restarts == account.restarts,
+                checkpoint.restarts == account.restarts,
                 "s{i} leaves another count of restarts"
             );
             account.question = None;
@@ -49,7 +49,7 @@ impl World {
             account.not_before = Instant::ZERO;
             account.retries = 0;
             account.last_run = 0;
-            let failures = &bequest.failures;
+            let failures = &checkpoint.failures;
             ensure!(
                 failures.crash_loop.is_some() == account.is_looping,
                 "s{i} leaves another crash loop"
@@ -63,8 +63,8 @@ impl World {
             let Some(run) = &mut account.run else {
                 continue;
             };
-            match &bequest.left {
-                Left::Child {
+            match &checkpoint.recovered {
+                RecoveredState::Child {
                     pid, began, stage, ..
                 } => {
                     ensure!(
@@ -80,7 +80,7 @@ impl World {
                     let (pid, began, stage) = (*pid, *began, stage.clone());
                     run.start_by = run.start_by.max(self.now + ANSWER_TIMEOUT);
                     if has_died && !is_stopping {
-                        bequest.left = Left::Gone {
+                        checkpoint.recovered = RecoveredState::Gone {
                             pid,
                             began,
                             stage: stage.clone(),
@@ -109,7 +109,7 @@ impl World {
                         _ => {}
                     }
                 }
-                Left::Ended { ended, .. } => {
+                RecoveredState::Ended { ended, .. } => {
                     let cause = match ended {
                         Ended::Exit(Exit::Unknown) => Cause::Other,
                         Ended::Exit(exit) => Cause::Exit(*exit),
@@ -126,7 +126,7 @@ impl World {
         }
         let seed = self.below(1_000_000) as u64;
         self.engine = Engine::new(self.specs.iter().cloned(), seed).unwrap();
-        let actions = self.engine.resume(bequests, self.now);
+        let actions = self.engine.resume(checkpoints, self.now);
         for (i, account) in self.accounts.iter_mut().enumerate() {
             let Some(run) = &mut account.run else {
                 continue;

@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    pub(super) fn told(&mut self, i: usize, fact: Fact) -> Check {
+    pub(super) fn emitted(&mut self, i: usize, fact: Fact) -> Check {
         let halt = match &fact {
             Fact::Halted { why } => Some(discriminant(why)),
             _ => None,
@@ -13,7 +13,7 @@ impl World {
             let for_need = matches!(why, Halt::Need(_) | Halt::NeedEnded(_));
             self.accounts[i].is_hung_up = for_need;
         }
-        let judged_as = self.judged_as(i);
+        let classified_as = self.classified_as(i);
         let now = self.now;
         let account = &mut self.accounts[i];
         // A service that is stopped only for a trial keeps its crash loop.
@@ -21,7 +21,7 @@ impl World {
             && !account.is_unwanted;
         account.is_looping &=
             is_for_now || !matches!(fact, Fact::Stopped { .. } | Fact::Halted { .. });
-        let recovery = &judged_as.recovery;
+        let recovery = &classified_as.recovery;
         match fact {
             Fact::CrashLooping { lasts, .. } => {
                 let is_new = lasts.is_zero();
@@ -133,8 +133,8 @@ impl World {
         let present = self.present();
         let mut ids: Vec<usize> = self.engine.ids().map(|id| id.index()).collect();
         ids.sort_unstable();
-        let on_duty = self.on_duty();
-        ensure!(ids == on_duty, "{ids:?} are there instead of {on_duty:?}");
+        let active = self.active();
+        ensure!(ids == active, "{ids:?} are there instead of {active:?}");
         // Only one of two definitions runs, except in an overlap.
         for (&i, &(new, _)) in &self.trials {
             let runs = |i: usize| {
@@ -164,7 +164,7 @@ impl World {
             .map(|(i, account)| (i, (account.unwanted(), account.is_done)))
             .collect();
         for (&i, view) in &views {
-            let judged_as = self.judged_as(i);
+            let classified_as = self.classified_as(i);
             let leaving_dependent = (0..self.specs.len()).find(|&d| {
                 let account = &self.accounts[d];
                 let lives = account.restore.is_some()
@@ -367,11 +367,11 @@ impl World {
             if let Some((_, run)) = self.gone.iter().find(|(gone, _)| *gone == i) {
                 let action = account
                     .cause
-                    .map(|cause| contract(&judged_as.recovery, cause));
+                    .map(|cause| contract(&classified_as.recovery, cause));
                 let fits = match action {
                     _ if run.is_unkillable => matches!(view.state, S::Halted | S::Stopped),
                     // A candidate has no restart policy.
-                    _ if account.beside.is_some() => view.state == S::Stopped,
+                    _ if account.role.is_some() => view.state == S::Stopped,
                     _ if account.unwanted() => view.state == S::Stopped,
                     _ if run.starts_again => {
                         matches!(view.state, S::Waiting | S::StartPending | S::Halted)
@@ -407,7 +407,7 @@ impl World {
                 account.restarts = view.restarts;
                 let action = account
                     .cause
-                    .map(|cause| contract(&judged_as.recovery, cause));
+                    .map(|cause| contract(&classified_as.recovery, cause));
                 match action {
                     _ if self.restored => {}
                     Some(CodeAction::Retry) => {
@@ -418,7 +418,7 @@ impl World {
                         );
                     }
                     Some(CodeAction::Restart) => {
-                        if let Some(limit) = judged_as.recovery.limit {
+                        if let Some(limit) = classified_as.recovery.limit {
                             account.recent.push(now);
                             account.recent.retain(|at| now.since(*at) < limit.window);
                             let within = account.recent.len();

@@ -171,7 +171,7 @@ struct Account {
     /// Set while a candidate is tried in its place.
     is_displaced: bool,
     /// The role of a candidate or a superseded service.
-    beside: Option<Beside>,
+    role: Option<RolloutRole>,
     /// Set if the last run was ready and ended cleanly by itself.
     is_done: bool,
     /// Set if the service is halted for a need.
@@ -201,7 +201,7 @@ struct Account {
     /// The definition that takes effect once nothing of the service runs.
     next: Option<Spec>,
     /// The definition in effect at the end of the last run, until that has been checked.
-    judged_as: Option<Arc<Spec>>,
+    classified_as: Option<Arc<Spec>>,
     /// Set if the service was removed.
     is_gone: bool,
 }
@@ -261,8 +261,8 @@ impl Account {
         self.is_unwanted || self.is_displaced
     }
 
-    fn is_on_duty(&self) -> bool {
-        !self.is_gone && self.beside.is_none()
+    fn is_active(&self) -> bool {
+        !self.is_gone && self.role.is_none()
     }
 }
 
@@ -392,7 +392,7 @@ impl World {
             29 => self.remove(i),
             30 | 31 => self.try_out(i),
             32..35 => self.decide(),
-            0..9 if !self.accounts[i].is_on_duty() => self.nonsense(i),
+            0..9 if !self.accounts[i].is_active() => self.nonsense(i),
             0..9 => self.request(i),
             9..12 => self.deliver(Event::Tick),
             12 => self.deliver(Event::Late),

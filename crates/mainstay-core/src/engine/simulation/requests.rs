@@ -15,7 +15,7 @@ impl World {
             let actions = self.engine.start_all(self.now);
             self.note(|| "start all".to_owned());
             // A service that refuses stays as it is.
-            let mut startable = self.on_duty();
+            let mut startable = self.active();
             startable.retain(|i| !self.trials.contains_key(i));
             for i in startable {
                 let is_paused = self.engine.view(sid(i)).unwrap().state == StateName::Paused;
@@ -108,12 +108,12 @@ impl World {
 
     /// Tries a new definition.
     pub(super) fn try_out(&mut self, i: usize) -> Check {
-        if !self.accounts[i].is_on_duty() {
+        if !self.accounts[i].is_active() {
             return Ok(());
         }
         let id = sid(i);
         let density = [0.0, 0.2, 0.5][self.below(3)];
-        let others = self.on_duty().into_iter().filter(|&j| j != i);
+        let others = self.active().into_iter().filter(|&j| j != i);
         let needs: Vec<usize> = others
             .filter(|_| chance(&mut self.random, density))
             .collect();
@@ -149,7 +149,7 @@ impl World {
         ensure!(new == self.accounts.len(), "s{new} was there before");
         self.accounts.push(Account {
             is_unwanted: true,
-            beside: Some(Beside::Candidate),
+            role: Some(RolloutRole::Candidate),
             ..Account::default()
         });
         self.specs.push(spec);
@@ -229,12 +229,12 @@ impl World {
         let old = &mut self.accounts[i];
         let looping = (std::mem::take(&mut old.is_looping), old.looped_at);
         (old.is_unwanted, old.is_displaced) = (true, false);
-        (old.beside, old.next) = (Some(Beside::Predecessor), None);
+        (old.role, old.next) = (Some(RolloutRole::Predecessor), None);
         if let Some(run) = &mut old.run {
             run.starts_again = false;
         }
         let account = &mut self.accounts[new];
-        account.beside = None;
+        account.role = None;
         account.is_unwanted = is_unwanted;
         account.restarts += restarts;
         (account.is_looping, account.looped_at) = looping;
@@ -248,7 +248,7 @@ impl World {
     pub(super) fn follow_trials(&mut self) {
         for (i, (new, was_launched)) in self.trials.clone() {
             let candidate = self.engine.services.get(&sid(new));
-            let is_launched = candidate.is_some_and(Service::is_wished);
+            let is_launched = candidate.is_some_and(Service::is_desired_up);
             if is_launched && !was_launched {
                 self.trials.insert(i, (new, true));
                 self.accounts[new].is_unwanted = false;
@@ -273,9 +273,9 @@ impl World {
         }
     }
 
-    pub(super) fn on_duty(&self) -> Vec<usize> {
+    pub(super) fn active(&self) -> Vec<usize> {
         let mut all = self.present();
-        all.retain(|&i| self.accounts[i].is_on_duty());
+        all.retain(|&i| self.accounts[i].is_active());
         all
     }
 
@@ -288,7 +288,7 @@ impl World {
 
     /// Adds services and redefines others, all at once or not at all.
     pub(super) fn define(&mut self) -> Check {
-        let present = self.on_duty();
+        let present = self.active();
         // IDs are never reused.
         let mut length = self.accounts.len();
         let mut names: BTreeSet<usize> = BTreeSet::new();
@@ -377,27 +377,27 @@ impl World {
             return;
         };
         let before = std::mem::replace(&mut self.specs[i], Arc::new(next));
-        account.judged_as = Some(before);
+        account.classified_as = Some(before);
         let asked = account.question.take().map(|(token, ..)| token);
         let asked = asked.into_iter().chain(account.line.take());
         account.old_tokens.extend(asked);
     }
 
     /// Returns the definition that decides what follows the end of a run.
-    pub(super) fn judged_as(&self, i: usize) -> Arc<Spec> {
-        let judged_as = self.accounts[i].judged_as.as_ref();
-        Arc::clone(judged_as.unwrap_or(&self.specs[i]))
+    pub(super) fn classified_as(&self, i: usize) -> Arc<Spec> {
+        let classified_as = self.accounts[i].classified_as.as_ref();
+        Arc::clone(classified_as.unwrap_or(&self.specs[i]))
     }
 
     pub(super) fn remove(&mut self, i: usize) -> Check {
-        if !self.accounts[i].is_on_duty() {
+        if !self.accounts[i].is_active() {
             return Ok(());
         }
         let mut ids = vec![sid(i)];
         if self.chance(0.3) {
             let dependents = self.needs.iter().enumerate();
             let dependents = dependents.filter(|(_, needs)| needs.contains(&i));
-            let dependents = dependents.filter(|(d, _)| self.accounts[*d].is_on_duty());
+            let dependents = dependents.filter(|(d, _)| self.accounts[*d].is_active());
             ids.extend(dependents.map(|(d, _)| sid(d)));
         }
         let before = self.snapshot();

@@ -5,7 +5,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Fact, Goal, Halt, Human, Keeping, Main, Outcome, Phase, Service, State};
+use super::{Fact, Goal, Halt, Human, Main, Outcome, Phase, Service, SnapshotSchedule, State};
 use crate::engine::{Action, Refusal, Shared, Snapshotted, Token};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{SnapshotWhen, Still};
@@ -26,27 +26,27 @@ impl Service {
     }
 
     /// Returns the next snapshot of a run that has been ready since `since`.
-    pub(super) fn next_keeping(&self, since: Instant) -> Keeping {
+    pub(super) fn next_schedule(&self, since: Instant) -> SnapshotSchedule {
         let (Some(policy), State::Live { child, .. }) = (self.spec.snapshot(), &self.state) else {
-            return Keeping::Idle;
+            return SnapshotSchedule::Idle;
         };
-        if !self.is_on_duty() {
-            return Keeping::Idle;
+        if !self.is_active() {
+            return SnapshotSchedule::Idle;
         }
         let healthy_at = since + policy.after();
         let is_wanted = policy.when() == SnapshotWhen::Healthy && !child.is_kept;
-        let last = self.past.kept.unwrap_or(Instant::ZERO);
+        let last = self.history.kept.unwrap_or(Instant::ZERO);
         let scheduled = policy.every().map(|every| healthy_at.max(last + every));
         match scheduled {
-            _ if is_wanted => Keeping::Due {
+            _ if is_wanted => SnapshotSchedule::Due {
                 at: healthy_at,
                 reason: Reason::Healthy,
             },
-            Some(at) => Keeping::Due {
+            Some(at) => SnapshotSchedule::Due {
                 at,
                 reason: Reason::Scheduled,
             },
-            None => Keeping::Idle,
+            None => SnapshotSchedule::Idle,
         }
     }
 
@@ -58,13 +58,13 @@ impl Service {
             return Err(Refusal::NoSnapshots);
         };
         let State::Live {
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
             ..
         } = &self.state
         else {
             return Err(Refusal::State(self.state.name()));
         };
-        if matches!(keeping, Keeping::Taking { .. }) || self.abandoned.is_some() {
+        if matches!(schedule, SnapshotSchedule::Taking { .. }) || self.abandoned.is_some() {
             return Err(Refusal::Snapshotting);
         }
         let stable = shared.now.since(self.since) >= policy.after();
@@ -75,24 +75,26 @@ impl Service {
     /// Handles a due deadline: starts the planned snapshot, or fails the one in progress.
     pub(super) fn keep(&mut self, shared: &mut Shared) {
         let State::Live {
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
             ..
         } = &mut self.state
         else {
             return;
         };
-        match *keeping {
-            Keeping::Idle => {}
+        match *schedule {
+            SnapshotSchedule::Idle => {}
             // The service runs only until its dependents are gone.
-            Keeping::Due { .. } if self.goal == Goal::Down => *keeping = Keeping::Idle,
-            Keeping::Due { reason, .. } if self.abandoned.is_some() => {
-                let at = shared.now + RETRY;
-                *keeping = Keeping::Due { at, reason };
+            SnapshotSchedule::Due { .. } if self.goal == Goal::Down => {
+                *schedule = SnapshotSchedule::Idle
             }
-            Keeping::Due { reason, .. } => {
+            SnapshotSchedule::Due { reason, .. } if self.abandoned.is_some() => {
+                let at = shared.now + RETRY;
+                *schedule = SnapshotSchedule::Due { at, reason };
+            }
+            SnapshotSchedule::Due { reason, .. } => {
                 self.snapshot(reason, true, shared);
             }
-            Keeping::Taking { is_still, .. } => {
+            SnapshotSchedule::Taking { is_still, .. } => {
                 let limit = Human(if is_still {
                     STILL_SNAPSHOT_TIMEOUT
                 } else {
@@ -110,13 +112,13 @@ impl Service {
         let is_still = self.spec.snapshot()?.still() != &Still::Nothing;
         let State::Live {
             child,
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
         } = &mut self.state
         else {
             return None;
         };
         let (service, run, token) = (self.id, child.run, Token(shared.number()));
-        *keeping = Keeping::Taking {
+        *schedule = SnapshotSchedule::Taking {
             token,
             until: shared.now
                 + if is_still {
@@ -128,7 +130,7 @@ impl Service {
             is_frozen,
         };
         if self.not_kept.is_none() || reason == Reason::Manual {
-            self.tell(Fact::Snapshotting { reason }, shared);
+            self.emit(Fact::Snapshotting { reason }, shared);
         }
         if is_frozen {
             shared.actions.push(Action::Freeze(service, run));
@@ -146,19 +148,19 @@ impl Service {
     /// Cancels a snapshot in progress, because the service does not run on undisturbed.
     pub(super) fn abandon_snapshot(&mut self, shared: &mut Shared) {
         if self.call_off(shared) {
-            self.tell(Fact::SnapshotAbandoned, shared);
+            self.emit(Fact::SnapshotAbandoned, shared);
         }
     }
 
     fn call_off(&mut self, shared: &mut Shared) -> bool {
         let State::Live {
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
             ..
         } = &self.state
         else {
             return false;
         };
-        let Keeping::Taking { token, .. } = *keeping else {
+        let SnapshotSchedule::Taking { token, .. } = *schedule else {
             return false;
         };
         self.abandon(token, shared);
@@ -182,16 +184,16 @@ impl Service {
     fn release(&mut self, shared: &mut Shared) {
         let State::Live {
             child,
-            phase: Phase::Running { watch, keeping },
+            phase: Phase::Running { watch, schedule },
         } = &mut self.state
         else {
             return;
         };
-        let Keeping::Taking {
+        let SnapshotSchedule::Taking {
             is_still,
             is_frozen,
             ..
-        } = mem::replace(keeping, Keeping::Idle)
+        } = mem::replace(schedule, SnapshotSchedule::Idle)
         else {
             return;
         };
@@ -206,11 +208,11 @@ impl Service {
     fn failed_to_keep(&mut self, why: String, shared: &mut Shared) {
         if self.not_kept.as_ref() != Some(&why) {
             self.not_kept = Some(why.clone());
-            self.tell(Fact::SnapshotFailed { why }, shared);
+            self.emit(Fact::SnapshotFailed { why }, shared);
         }
         // The next attempt waits, even if a snapshot is due at once.
-        let next = match self.next_keeping(self.since) {
-            Keeping::Due { at, reason } => Keeping::Due {
+        let next = match self.next_schedule(self.since) {
+            SnapshotSchedule::Due { at, reason } => SnapshotSchedule::Due {
                 at: at.max(shared.now + RETRY),
                 reason,
             },
@@ -219,13 +221,13 @@ impl Service {
         self.keep_next(next);
     }
 
-    pub(super) fn keep_next(&mut self, next: Keeping) {
+    pub(super) fn keep_next(&mut self, next: SnapshotSchedule) {
         if let State::Live {
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
             ..
         } = &mut self.state
         {
-            *keeping = next;
+            *schedule = next;
         }
     }
 
@@ -248,18 +250,18 @@ impl Service {
             self.abandoned = None;
             // The snapshot was complete before it could be cancelled.
             if let Ok(Snapshotted::Taken(snapshot)) = result {
-                self.tell(Fact::SnapshotTaken { snapshot }, shared);
+                self.emit(Fact::SnapshotTaken { snapshot }, shared);
             }
             return self.restore(shared);
         }
         let State::Live {
             child,
-            phase: Phase::Running { keeping, .. },
+            phase: Phase::Running { schedule, .. },
         } = &mut self.state
         else {
             return;
         };
-        if !matches!(keeping, Keeping::Taking { token, .. } if *token == answered) {
+        if !matches!(schedule, SnapshotSchedule::Taking { token, .. } if *token == answered) {
             return;
         }
         let done = match result {
@@ -277,20 +279,20 @@ impl Service {
         child.is_kept |= is_healthy;
         self.release(shared);
         if is_healthy {
-            self.past.kept = Some(shared.now);
+            self.history.kept = Some(shared.now);
         }
         self.not_kept = None;
         match done {
             Snapshotted::Taken(snapshot) => {
                 if is_healthy {
                     // The next restore starts with this snapshot.
-                    self.past.restored = None;
+                    self.history.restored = None;
                 }
-                self.tell(Fact::SnapshotTaken { snapshot }, shared);
+                self.emit(Fact::SnapshotTaken { snapshot }, shared);
             }
-            Snapshotted::Unchanged => self.tell(Fact::SnapshotUnneeded, shared),
+            Snapshotted::Unchanged => self.emit(Fact::SnapshotUnneeded, shared),
         }
-        let next = self.next_keeping(self.since);
+        let next = self.next_schedule(self.since);
         self.keep_next(next);
     }
 
@@ -309,7 +311,7 @@ impl Service {
             *is_called_off = false;
             let (service, token) = (self.id, Token(shared.number()));
             *asked = Some(token);
-            let before = self.past.restored;
+            let before = self.history.restored;
             shared.actions.push(Action::Restore {
                 service,
                 token,
@@ -342,9 +344,9 @@ impl Service {
             // A stop was requested and then withdrawn.
             Err(_) if *is_called_off => self.restore(shared),
             Ok(snapshot) => {
-                self.past.restored = Some(snapshot);
-                self.past.restarts += u64::from(self.goal == Goal::Up);
-                self.tell(Fact::Restored { snapshot }, shared);
+                self.history.restored = Some(snapshot);
+                self.history.restarts += u64::from(self.goal == Goal::Up);
+                self.emit(Fact::Restored { snapshot }, shared);
                 self.wait(shared);
             }
             Err(why) => self.halt(Halt::NotRestored { why }, None, shared),

@@ -188,7 +188,7 @@ pub(super) fn end_remains(
 }
 
 /// The identity of a tree without a cgroup.
-pub(super) struct Kin {
+pub(super) struct Descendants {
     mark: Mark,
     /// The identities of all members found by the last scan. A member that loses its parent still
     /// belongs to the tree.
@@ -206,7 +206,7 @@ struct Adopted {
     watched: BTreeMap<(u32, u64), OwnedFd>,
 }
 
-impl Kin {
+impl Descendants {
     pub(super) fn new(mark: Mark) -> Self {
         Self {
             mark,

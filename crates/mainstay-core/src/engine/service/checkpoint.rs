@@ -4,19 +4,19 @@
 use std::time::Duration;
 
 use super::{
-    ANSWER_GRACE, ANSWER_TIMEOUT, Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Keeping,
-    Main, Phase, Ready, Service, State, Then,
+    ANSWER_GRACE, ANSWER_TIMEOUT, Asking, Child, Ended, Evidence, Exit, Fact, Goal, Halt, Main,
+    Phase, Ready, Service, SnapshotSchedule, State, Then,
 };
 use crate::engine::{Action, RunId, Shared, Token};
 use crate::spec::ServiceName;
 use crate::time::Instant;
 
-/// The checkpoint of one service ([`Engine::bequest`](crate::engine::Engine::bequest),
+/// The checkpoint of one service ([`Engine::checkpoint`](crate::engine::Engine::checkpoint),
 /// [`Engine::resume`](crate::engine::Engine::resume)).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bequest {
+pub struct Checkpoint {
     /// The state that operators want.
-    pub wish: Wish,
+    pub desired: DesiredState,
     /// The number of automatic restarts.
     pub restarts: u64,
     /// The exit status of the last run.
@@ -26,7 +26,7 @@ pub struct Bequest {
     /// The time of the last state change, if known.
     pub since: Option<Instant>,
     /// The recovered state.
-    pub left: Left,
+    pub recovered: RecoveredState,
 }
 
 /// The failure history of a service.
@@ -50,31 +50,31 @@ impl Failures {
     };
 }
 
-impl Bequest {
+impl Checkpoint {
     /// The checkpoint of an unknown service: it starts as usual.
     pub const NEW: Self = Self {
-        wish: Wish::Up,
+        desired: DesiredState::Up,
         restarts: 0,
         last_exit: None,
         failures: Failures::NONE,
         since: None,
-        left: Left::Nothing,
+        recovered: RecoveredState::Nothing,
     };
 
     /// The checkpoint of a service that is started only on request.
     pub const DISABLED: Self = Self {
-        wish: Wish::Down,
+        desired: DesiredState::Down,
         restarts: 0,
         last_exit: None,
         failures: Failures::NONE,
         since: None,
-        left: Left::Nothing,
+        recovered: RecoveredState::Nothing,
     };
 }
 
 /// The state that operators want for a service. The shutdown of the supervisor does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum DesiredState {
     /// The service should run.
     Up,
     /// An operator stopped the service by name.
@@ -83,7 +83,7 @@ pub enum Wish {
 
 /// The state of a service at its checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum RecoveredState {
     /// No process, and nothing that prevents a start.
     Nothing,
     /// A service that ended cleanly by itself.
@@ -159,15 +159,17 @@ pub enum Stage {
 
 impl Service {
     /// Returns the checkpoint of the service.
-    pub(in crate::engine) fn bequest(&self) -> Bequest {
-        let left = match &self.state {
-            State::Stopped { is_done } if *is_done || self.goal == Goal::Up => Left::Completed {
-                was_ready: *is_done,
-            },
+    pub(in crate::engine) fn checkpoint(&self) -> Checkpoint {
+        let recovered = match &self.state {
+            State::Stopped { is_done } if *is_done || self.goal == Goal::Up => {
+                RecoveredState::Completed {
+                    was_ready: *is_done,
+                }
+            }
             State::Halted {
                 why: why @ (Halt::Need(need) | Halt::NeedEnded(need)),
                 ..
-            } => Left::Blocked {
+            } => RecoveredState::Blocked {
                 need: need.clone(),
                 has_ended: matches!(why, Halt::NeedEnded(_)),
             },
@@ -175,65 +177,66 @@ impl Service {
             | State::Waiting { .. }
             | State::Conditions { .. }
             | State::BackingOff { .. }
-            | State::Restoring { .. } => Left::Nothing,
-            State::Halted { why, .. } => Left::Halted {
+            | State::Restoring { .. } => RecoveredState::Nothing,
+            State::Halted { why, .. } => RecoveredState::Halted {
                 why: why.to_string(),
             },
-            State::Live { child, phase } => left_of(child, phase, self.since),
+            State::Live { child, phase } => recovered_state(child, phase, self.since),
         };
-        Bequest {
-            wish: self.wish,
-            restarts: self.past.restarts,
-            last_exit: self.past.last_exit,
-            failures: self.past.failures(),
+        Checkpoint {
+            desired: self.desired,
+            restarts: self.history.restarts,
+            last_exit: self.history.last_exit,
+            failures: self.history.failures(),
             since: Some(self.since),
-            left,
+            recovered,
         }
     }
 
     /// Resumes from the checkpoint of a predecessor, instead of a start. The caller settles the
     /// service afterwards.
-    pub(in crate::engine) fn inherit(&mut self, bequest: Bequest, shared: &mut Shared) {
-        self.past.restarts = bequest.restarts;
-        self.past.last_exit = bequest.last_exit;
-        self.past.inherit(bequest.failures, self.spec.recovery());
-        self.wish = bequest.wish;
-        self.goal = match bequest.wish {
-            Wish::Up => Goal::Up,
-            Wish::Down => Goal::Down,
+    pub(in crate::engine) fn inherit(&mut self, checkpoint: Checkpoint, shared: &mut Shared) {
+        self.history.restarts = checkpoint.restarts;
+        self.history.last_exit = checkpoint.last_exit;
+        self.history
+            .inherit(checkpoint.failures, self.spec.recovery());
+        self.desired = checkpoint.desired;
+        self.goal = match checkpoint.desired {
+            DesiredState::Up => Goal::Up,
+            DesiredState::Down => Goal::Down,
         };
-        match bequest.left {
-            Left::Nothing if self.goal == Goal::Down => {
+        match checkpoint.recovered {
+            RecoveredState::Nothing if self.goal == Goal::Down => {
                 self.enter(State::Stopped { is_done: false }, shared);
             }
-            Left::Nothing => self.wait(shared),
-            Left::Completed { was_ready } => {
+            RecoveredState::Nothing => self.wait(shared),
+            RecoveredState::Completed { was_ready } => {
                 self.enter(State::Stopped { is_done: was_ready }, shared);
             }
-            Left::Halted { why } => self.halt(Halt::Inherited { why }, None, shared),
-            Left::Blocked { need, has_ended } => {
+            RecoveredState::Halted { why } => self.halt(Halt::Inherited { why }, None, shared),
+            RecoveredState::Blocked { need, has_ended } => {
                 let why = match has_ended {
                     true => Halt::NeedEnded(need),
                     false => Halt::Need(need),
                 };
-                let told = Halt::Inherited {
+                let reported = Halt::Inherited {
                     why: why.to_string(),
                 };
-                self.tell(Fact::Halted { why: told }, shared);
+                self.emit(Fact::Halted { why: reported }, shared);
                 self.enter(State::Halted { why, remains: None }, shared);
             }
-            Left::Child {
+            RecoveredState::Child {
                 pid,
                 began,
                 since,
                 until,
                 stage,
             } => {
-                let restarts = self.past.restarts;
-                self.tell(Fact::Adopted { pid, restarts }, shared);
+                let restarts = self.history.restarts;
+                self.emit(Fact::Adopted { pid, restarts }, shared);
                 self.adopt(pid, (began, since, until), stage, shared);
             }
-            Left::Ended {
+            RecoveredState::Ended {
                 ended,
                 was_ready,
                 began,
@@ -248,17 +251,17 @@ impl Service {
                 };
                 let phase = Phase::Running {
                     watch: None,
-                    keeping: Keeping::Idle,
+                    schedule: SnapshotSchedule::Idle,
                 };
                 self.enter(State::Live { child, phase }, shared);
-                let then = Then::Judge(ended);
+                let then = Then::Classify(ended);
                 self.end_children(child, then, since, shared);
             }
-            Left::Gone { pid, began, stage } => {
+            RecoveredState::Gone { pid, began, stage } => {
                 self.adopt(pid, (began, shared.now, None), stage, shared);
             }
         }
-        if let (true, Some(since)) = (self.is_down(), bequest.since) {
+        if let (true, Some(since)) = (self.is_down(), checkpoint.since) {
             self.since = since;
         }
     }
@@ -292,7 +295,7 @@ impl Service {
             Stage::Paused => Phase::Paused,
             Stage::Running | Stage::Stopping | Stage::Failing(_) => Phase::Running {
                 watch: None,
-                keeping: Keeping::Idle,
+                schedule: SnapshotSchedule::Idle,
             },
         };
         self.enter(State::Live { child, phase }, shared);
@@ -311,7 +314,7 @@ impl Service {
             Stage::Paused => self.since = since,
             Stage::Stopping if self.goal == Goal::Up => self.stop_by(Then::Start, stop, shared),
             Stage::Stopping => self.stop_by(Then::Down, stop, shared),
-            Stage::Failing(ended) => self.stop_by(Then::Judge(ended), stop, shared),
+            Stage::Failing(ended) => self.stop_by(Then::Classify(ended), stop, shared),
         }
     }
 
@@ -332,20 +335,20 @@ impl Service {
     }
 }
 
-fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
+fn recovered_state(child: &Child, phase: &Phase, since: Instant) -> RecoveredState {
     let (stage, until) = match phase {
         Phase::Starting { deadline, .. } => (Stage::Starting, Some(*deadline)),
         Phase::Running { .. } => (Stage::Running, None),
         Phase::Paused => (Stage::Paused, None),
         Phase::Stopping {
-            then: Then::Judge(ended),
+            then: Then::Classify(ended),
             until,
             ..
         } => (Stage::Failing(ended.clone()), Some(*until)),
         Phase::Stopping { until, .. } => (Stage::Stopping, Some(*until)),
     };
     match (child.main, phase) {
-        (Main::Lives(pid), _) => Left::Child {
+        (Main::Lives(pid), _) => RecoveredState::Child {
             pid,
             began: child.began,
             since,
@@ -355,15 +358,15 @@ fn left_of(child: &Child, phase: &Phase, since: Instant) -> Left {
         (
             Main::Gone,
             Phase::Stopping {
-                then: Then::Judge(ended),
+                then: Then::Classify(ended),
                 ..
             },
-        ) => Left::Ended {
+        ) => RecoveredState::Ended {
             ended: ended.clone(),
             was_ready: child.was_ready,
             began: child.began,
             since,
         },
-        (Main::Called | Main::Gone, _) => Left::Nothing,
+        (Main::Called | Main::Gone, _) => RecoveredState::Nothing,
     }
 }

@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 
 use super::daemon;
 use super::interrupts::Interrupts;
-use super::ledger::{self, Estate, Ledger, Slot, Survivors};
-use super::legacy::{self, Legacy};
+use super::ledger::{self, Entry, Ledger, LedgerSnapshot, Survivors};
+use super::recovery::{self, Recovery};
 use super::{Host, Output, Parts, Sources, failed, new_processes, possession};
 use crate::embedded::{self, Definition, Desired};
 use crate::launch;
@@ -41,30 +41,31 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
     if !state.may_be_orphaned() {
         return None;
     }
-    let estate = match state.dead_holder() {
+    let ledger_snapshot = match state.dead_holder() {
         Some((predecessor, manifest)) => {
-            legacy::read_or_rebuild(state, (&predecessor, &manifest)).ok()??
+            recovery::read_or_rebuild(state, (&predecessor, &manifest)).ok()??
         }
-        None => Estate::read(state).ok()??,
+        None => LedgerSnapshot::read(state).ok()??,
     };
-    if estate.is_kept() {
+    if ledger_snapshot.is_kept() {
         return None;
     }
-    let pid = estate.header.supervisor;
-    let is_gone = |slot: &Slot| slot.living().is_none();
+    let pid = ledger_snapshot.header.supervisor;
+    let is_gone = |entry: &Entry| entry.living().is_none();
     // The ledger may be out of date if it could not be written.
-    let survivors = match estate.rebuilt.is_some() || estate.slots.iter().any(is_gone) {
-        true => Survivors::of(&estate.header.testaments),
-        false => Survivors::default(),
-    };
-    let rebuilt = estate.rebuilt.as_deref();
-    let reports = estate.slots.iter().map(|slot| {
-        let told = report(slot);
-        let is_known = rebuilt.is_none() && told.pid.is_some();
-        let living = survivors.said(&slot.name).filter(|_| !is_known);
+    let survivors =
+        match ledger_snapshot.rebuilt.is_some() || ledger_snapshot.entries.iter().any(is_gone) {
+            true => Survivors::of(&ledger_snapshot.header.orphan_markers),
+            false => Survivors::default(),
+        };
+    let rebuilt = ledger_snapshot.rebuilt.as_deref();
+    let reports = ledger_snapshot.entries.iter().map(|entry| {
+        let reported = report(entry);
+        let is_known = rebuilt.is_none() && reported.pid.is_some();
+        let living = survivors.said(&entry.name).filter(|_| !is_known);
         match living {
-            Some(said) => unknown(told, rebuilt, &said),
-            None => told,
+            Some(said) => unknown(reported, rebuilt, &said),
+            None => reported,
         }
     });
     let mut services: Vec<ServiceReport> = reports.collect();
@@ -80,9 +81,9 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
         services.extend(
             others
                 .into_iter()
-                .map(|told| match survivors.said(&told.name) {
-                    Some(said) => unknown(told, rebuilt, &said),
-                    None => told,
+                .map(|reported| match survivors.said(&reported.name) {
+                    Some(said) => unknown(reported, rebuilt, &said),
+                    None => reported,
                 }),
         );
         services.sort_by(|one, other| one.name.cmp(&other.name));
@@ -90,7 +91,7 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
     let supervisor = Some(SupervisorReport {
         pid,
         alive: false,
-        problem: estate.rebuilt.clone(),
+        problem: ledger_snapshot.rebuilt.clone(),
     });
     let report = StatusReport {
         supervisor,
@@ -99,18 +100,18 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
     Some(Orphans {
         pid,
         report,
-        are_installed: estate.is_of_installed(),
+        are_installed: ledger_snapshot.is_of_installed(),
     })
 }
 
 /// Returns the report of a service that has living processes but whose state is unknown.
-fn unknown(told: ServiceReport, why: Option<&str>, living: &str) -> ServiceReport {
+fn unknown(reported: ServiceReport, why: Option<&str>, living: &str) -> ServiceReport {
     let why = why.unwrap_or("the ledger does not list it");
     ServiceReport {
         state: StateName::Unknown,
         ready: false,
         detail: Some(format!("{living}; {why}")),
-        ..told
+        ..reported
     }
 }
 
@@ -137,26 +138,26 @@ impl Orphans {
     }
 }
 
-fn report(slot: &Slot) -> ServiceReport {
-    let living = slot.living();
+fn report(entry: &Entry) -> ServiceReport {
+    let living = entry.living();
     let lives = living.is_some();
-    let ago = sys::uptime().saturating_sub(Duration::from_millis(slot.since_ms));
+    let ago = sys::uptime().saturating_sub(Duration::from_millis(entry.since_ms));
     let since = SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH);
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let state = slot.name_of_state(lives);
+    let state = entry.name_of_state(lives);
     ServiceReport {
         state,
         pid: living.map(|identity| identity.pid),
         ready: matches!(state, StateName::Running | StateName::Paused),
         since: Some(rfc3339(since)),
         since_seconds: Some(ago.as_secs()),
-        restarts: slot.restarts,
-        crash_looping: slot.is_crash_looping() && state != StateName::Halted,
-        last_exit: slot.last_exit,
-        version: (slot.version > 0).then_some(slot.version),
-        definition_digest: slot.child.as_ref().and_then(|it| it.digest.clone()),
-        detail: slot.remark(lives),
-        ..ServiceReport::stopped(&slot.name, "embedded", "embedded")
+        restarts: entry.restarts,
+        crash_looping: entry.is_crash_looping() && state != StateName::Halted,
+        last_exit: entry.last_exit,
+        version: (entry.version > 0).then_some(entry.version),
+        definition_digest: entry.child.as_ref().and_then(|it| it.digest.clone()),
+        detail: entry.remark(lives),
+        ..ServiceReport::stopped(&entry.name, "embedded", "embedded")
     }
 }
 
@@ -170,13 +171,13 @@ pub fn stop_without_supervisor(
     reach: Reach,
 ) -> Result<Option<StatusReport>, Failure> {
     let lock = possession::take(state)?;
-    let Some((predecessor, estate)) = legacy::left(&lock, state) else {
+    let Some((predecessor, ledger_snapshot)) = recovery::remains_of(&lock, state) else {
         return Ok(None);
     };
-    let estate = match estate {
-        Ok(Some(estate)) => estate,
+    let ledger_snapshot = match ledger_snapshot {
+        Ok(Some(ledger_snapshot)) => ledger_snapshot,
         Ok(None) | Err(_) if !names.is_empty() => {
-            let why = match estate {
+            let why = match ledger_snapshot {
                 Err(why) => why,
                 Ok(_) => "the supervisor left no ledger".to_owned(),
             };
@@ -200,21 +201,25 @@ pub fn stop_without_supervisor(
             return Ok(Some(StatusReport::default()));
         }
     };
-    let (known, mut strangers): (Vec<String>, Vec<String>) =
-        names.iter().cloned().partition(|name| estate.has(name));
+    let (known, mut strangers): (Vec<String>, Vec<String>) = names
+        .iter()
+        .cloned()
+        .partition(|name| ledger_snapshot.has(name));
     let mut killed = Vec::new();
-    match (&estate.rebuilt, strangers.first()) {
+    match (&ledger_snapshot.rebuilt, strangers.first()) {
         (Some(why), _) => {
             if names.is_empty() {
-                let survivors = Survivors::of(&predecessor.testaments);
-                let others = survivors.services().filter(|name| !estate.has(name));
+                let survivors = Survivors::of(&predecessor.orphan_markers);
+                let others = survivors
+                    .services()
+                    .filter(|name| !ledger_snapshot.has(name));
                 strangers.extend(others.map(str::to_owned));
             }
             let Some(report) = kill_named(why, &predecessor, &strangers, state)? else {
                 return Ok(None);
             };
             killed = report.services;
-            if known.is_empty() && (!names.is_empty() || estate.slots.is_empty()) {
+            if known.is_empty() && (!names.is_empty() || ledger_snapshot.entries.is_empty()) {
                 finish_if_over(&predecessor, state, lock)?;
                 return Ok(Some(StatusReport {
                     supervisor: None,
@@ -223,27 +228,33 @@ pub fn stop_without_supervisor(
             }
         }
         (None, Some(name)) => {
-            let manifest = &estate.header.manifest;
+            let manifest = &ledger_snapshot.header.manifest;
             let message = format!("cannot stop {name}: {manifest} has no such service");
-            let there = estate.slots.iter().map(|slot| slot.name.as_str());
+            let there = ledger_snapshot
+                .entries
+                .iter()
+                .map(|entry| entry.name.as_str());
             return Err(Failure::new(Code::Unknown, message).hint(services_there(there)));
         }
         (None, None) => {}
     }
     let names = &known[..];
-    let specs = specs(&estate, state);
+    let specs = specs(&ledger_snapshot, state);
     let mut all = names.to_vec();
     if let (Ok(definitions), Reach::WithDependents) = (&specs, reach) {
         add_dependents(&mut all, definitions);
     }
     let is_named = |name: &str| all.is_empty() || all.iter().any(|named| named == name);
     let mut unwritten = Vec::new();
-    if estate.is_of_installed() {
-        let named = estate.slots.iter().filter(|slot| is_named(&slot.name));
-        for slot in named.filter(|slot| embedded::is_installed(state, &slot.name)) {
+    if ledger_snapshot.is_of_installed() {
+        let named = ledger_snapshot
+            .entries
+            .iter()
+            .filter(|entry| is_named(&entry.name));
+        for entry in named.filter(|entry| embedded::is_installed(state, &entry.name)) {
             let desired = Some(&Desired::Stopped);
-            if let Err(error) = embedded::write_desired(state, &slot.name, desired) {
-                unwritten.push((slot.name.clone(), daemon::unwritten(&error, desired)));
+            if let Err(error) = embedded::write_desired(state, &entry.name, desired) {
+                unwritten.push((entry.name.clone(), daemon::unwritten(&error, desired)));
             }
         }
     }
@@ -253,16 +264,16 @@ pub fn stop_without_supervisor(
                 .enable_all()
                 .build()
                 .map_err(failed("start the event loop"))?;
-            let stopping = stop(state, &estate, definitions, is_named);
+            let stopping = stop(state, &ledger_snapshot, definitions, is_named);
             tokio::task::LocalSet::new().block_on(&runtime, stopping)?
         }
         Err(why) => {
             kill_all(why, &predecessor, names)?;
-            let mut slots = estate.slots;
-            slots.iter_mut().for_each(Slot::want_down);
+            let mut entries = ledger_snapshot.entries;
+            entries.iter_mut().for_each(Entry::want_down);
             StatusReport {
                 supervisor: None,
-                services: slots.iter().map(report).collect(),
+                services: entries.iter().map(report).collect(),
             }
         }
     };
@@ -273,10 +284,15 @@ pub fn stop_without_supervisor(
             service.state_problem = Some(problem);
         }
     }
-    let is_left = match legacy::left(&lock, state) {
+    let is_left = match recovery::remains_of(&lock, state) {
         // The services that were not named stay untouched, whatever their state.
-        Some((_, Ok(Some(estate)))) if estate.rebuilt.is_some() => !names.is_empty(),
-        Some((_, Ok(Some(estate)))) => estate.slots.iter().any(|slot| slot.living().is_some()),
+        Some((_, Ok(Some(ledger_snapshot)))) if ledger_snapshot.rebuilt.is_some() => {
+            !names.is_empty()
+        }
+        Some((_, Ok(Some(ledger_snapshot)))) => ledger_snapshot
+            .entries
+            .iter()
+            .any(|entry| entry.living().is_some()),
         _ => false,
     };
     if !is_left {
@@ -334,7 +350,7 @@ fn kill_named(
     names: &[String],
     state: &StateDir,
 ) -> Result<Option<StatusReport>, Failure> {
-    let survivors = Survivors::of(&predecessor.testaments);
+    let survivors = Survivors::of(&predecessor.orphan_markers);
     if !names.is_empty() && survivors.services().next().is_none() {
         return Ok(None);
     }
@@ -347,8 +363,8 @@ fn kill_named(
     let mut report = StatusReport::default();
     for name in names {
         let mut count = 0;
-        for testament in &predecessor.testaments {
-            count += sys::end_service(testament, name).map_err(|error| {
+        for orphan_marker in &predecessor.orphan_markers {
+            count += sys::end_service(orphan_marker, name).map_err(|error| {
                 Failure::new(
                     Code::Failed,
                     format!("cannot kill the processes of {name}: {error}"),
@@ -373,7 +389,7 @@ fn kill_named(
 
 /// Removes the supervisor's files if no process of its services is left.
 fn finish_if_over(predecessor: &Predecessor, state: &StateDir, lock: Lock) -> Result<(), Failure> {
-    let survivors = Survivors::of(&predecessor.testaments);
+    let survivors = Survivors::of(&predecessor.orphan_markers);
     if survivors.services().next().is_none() {
         // Only helpers may be left.
         end(predecessor)?;
@@ -391,8 +407,8 @@ fn give_back(state: &StateDir, lock: Lock) {
 }
 
 fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
-    let ends = predecessor.testaments.iter();
-    ends.map(|testament| legacy::end_remains(predecessor, testament, &[]))
+    let ends = predecessor.orphan_markers.iter();
+    ends.map(|orphan_marker| recovery::end_remains(predecessor, orphan_marker, &[]))
         .sum()
 }
 
@@ -400,42 +416,46 @@ fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
 ///
 /// # Errors
 /// If a definition is unknown.
-fn specs(estate: &Estate, state: &StateDir) -> Result<Vec<Definition>, String> {
-    if !estate.is_whole {
+fn specs(ledger_snapshot: &LedgerSnapshot, state: &StateDir) -> Result<Vec<Definition>, String> {
+    if !ledger_snapshot.is_whole {
         return Err("its ledger is damaged".to_owned());
     }
     // Services of a rebuilt ledger without a manifest are stopped in the default way.
-    let mut all = match (estate.definitions(state), &estate.rebuilt) {
+    let mut all = match (ledger_snapshot.definitions(state), &ledger_snapshot.rebuilt) {
         (Err(_), Some(_)) => Vec::new(),
         (all, _) => all?,
     };
-    let defined = estate.slots.iter().map(|slot| {
+    let defined = ledger_snapshot.entries.iter().map(|entry| {
         let found = all
             .iter()
-            .position(|it| it.spec.name().as_str() == slot.name);
+            .position(|it| it.spec.name().as_str() == entry.name);
         let known = found.map(|found| all.swap_remove(found));
         // A service that was uninstalled meanwhile is stopped like any other.
         let known = known.or_else(|| {
-            let may_be_gone = estate.is_of_installed() || estate.rebuilt.is_some();
-            may_be_gone.then(|| Definition::of_unknown(&slot.name))?
+            let may_be_gone =
+                ledger_snapshot.is_of_installed() || ledger_snapshot.rebuilt.is_some();
+            may_be_gone.then(|| Definition::of_unknown(&entry.name))?
         });
-        known.ok_or_else(|| format!("its copy of the manifest does not define {}", slot.name))
+        known.ok_or_else(|| format!("its copy of the manifest does not define {}", entry.name))
     });
     defined.collect()
 }
 
 /// Ends what is left of a service without a main process.
-fn end_remains_of(slot: &Slot, estate: &Estate) -> Result<(), Failure> {
-    let Some(main) = slot.main() else {
+fn end_remains_of(entry: &Entry, ledger_snapshot: &LedgerSnapshot) -> Result<(), Failure> {
+    let Some(main) = entry.main() else {
         return Ok(());
     };
-    let others = estate.slots.iter().filter(|it| it.name != slot.name);
-    let spared: Vec<_> = others.filter_map(Slot::main).collect();
+    let others = ledger_snapshot
+        .entries
+        .iter()
+        .filter(|it| it.name != entry.name);
+    let spared: Vec<_> = others.filter_map(Entry::main).collect();
     let ended = sys::end_tree(&main.tree, &spared);
     ended.map(drop).map_err(|error| {
         let why = format!(
             "cannot kill the remaining processes of {}: {error}",
-            slot.name
+            entry.name
         );
         Failure::new(Code::Failed, why)
     })
@@ -443,18 +463,21 @@ fn end_remains_of(slot: &Slot, estate: &Estate) -> Result<(), Failure> {
 
 async fn stop(
     state: &StateDir,
-    estate: &Estate,
+    ledger_snapshot: &LedgerSnapshot,
     definitions: Vec<Definition>,
     is_named: impl Fn(&str) -> bool,
 ) -> Result<StatusReport, Failure> {
     let lives = |it: &&Definition| {
         let name = it.spec.name().as_str();
-        let slot = estate.slots.iter().find(|slot| slot.name == name);
-        !is_named(name) && slot.is_some_and(|slot| slot.living().is_some())
+        let entry = ledger_snapshot
+            .entries
+            .iter()
+            .find(|entry| entry.name == name);
+        !is_named(name) && entry.is_some_and(|entry| entry.living().is_some())
     };
     let others: Vec<Definition> = definitions.iter().filter(lives).cloned().collect();
     let mut processes = new_processes()?;
-    let legacy = Legacy::take_over_some(&estate.slots, &is_named, &mut processes);
+    let recovery = Recovery::recover_some(&ledger_snapshot.entries, &is_named, &mut processes);
     // The account matters: a service's notifications may extend its stop timeout.
     let users = definitions.iter();
     let users = users.map(|it| Ok(preflight::user_of(&it.spec).unwrap_or(None)));
@@ -463,27 +486,29 @@ async fn stop(
     let (mut host, messages) = Host::assemble(Parts {
         definitions,
         users,
-        manifest: estate.header.manifest.clone(),
+        manifest: ledger_snapshot.header.manifest.clone(),
         daemon: None,
         state: state.clone(),
         processes,
         inherited: launch::inherited(),
         output: Output::Silent,
-        zero: legacy.zero,
+        zero: recovery.zero,
         adopts: true,
     })?;
     // If the ledger cannot be written, a later supervisor finds that the main process is gone.
-    let path = estate.path().to_owned();
+    let path = ledger_snapshot.path().to_owned();
     host.ledger = Ledger::go_on(path, host.engine.ids().collect()).ok();
-    let named = host.engine.ids().zip(&estate.slots);
-    let named = named.filter(|(_, slot)| is_named(&slot.name));
+    let named = host.engine.ids().zip(&ledger_snapshot.entries);
+    let named = named.filter(|(_, entry)| is_named(&entry.name));
     let named: Vec<ServiceId> = named.map(|(id, _)| id).collect();
     // A service without a main process may have other processes left.
-    let gone = legacy.heirs.iter().zip(&estate.slots);
-    for (_, slot) in gone.filter(|(heir, slot)| heir.tree.is_none() && is_named(&slot.name)) {
-        end_remains_of(slot, estate)?;
+    let gone = recovery.services.iter().zip(&ledger_snapshot.entries);
+    for (_, entry) in
+        gone.filter(|(recovered, entry)| recovered.tree.is_none() && is_named(&entry.name))
+    {
+        end_remains_of(entry, ledger_snapshot)?;
     }
-    host.take_up(legacy.heirs, super::Heir::is_known, |_| {});
+    host.take_up(recovery.services, super::RecoveredService::is_known, |_| {});
     host.logs.begin();
     named.iter().for_each(|id| host.record(*id));
     let (_, commands) = mpsc::unbounded_channel();
@@ -513,8 +538,11 @@ async fn stop(
         supervisor: None,
         services: named.iter().filter_map(report).collect(),
     };
-    let mut others = estate.slots.iter().filter(|slot| !is_named(&slot.name));
-    let closed = match others.any(|slot| slot.living().is_some()) {
+    let mut others = ledger_snapshot
+        .entries
+        .iter()
+        .filter(|entry| !is_named(&entry.name));
+    let closed = match others.any(|entry| entry.living().is_some()) {
         true => host.leave(),
         false => host.close(),
     };

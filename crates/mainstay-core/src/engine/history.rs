@@ -59,7 +59,7 @@ impl CrashLoop {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(super) struct RestartHistory {
     /// The number of automatic restarts.
     pub(super) restarts: u64,
     pub(super) last_exit: Option<Exit>,
@@ -87,7 +87,7 @@ pub(super) enum Next {
     Restore { before: Option<SnapshotId> },
 }
 
-impl Past {
+impl RestartHistory {
     /// Returns the failure history for the checkpoint.
     pub(super) fn failures(&self) -> Failures {
         let known = self.recent.len().saturating_sub(KEPT_RESTARTS);
@@ -120,7 +120,7 @@ impl Past {
         self.recent.clear();
     }
 
-    /// Returns whether [`Past::good_run`] or [`Past::recover`] would reset anything.
+    /// Returns whether [`RestartHistory::good_run`] or [`RestartHistory::recover`] would reset anything.
     pub(super) fn has_failures(&self) -> bool {
         let has_streak = self.streak > 0 || self.retries > 0 || self.restored.is_some();
         has_streak || self.crash_loop.is_some()
