@@ -15,7 +15,7 @@ use regex::bytes::Regex;
 
 use super::compress::Compressor;
 use super::disk::RealDisk;
-use super::file::{LogFile, Lost, Report, Task, Trouble};
+use super::file::{FileError, LogFile, Lost, Report, Task};
 use super::lines::{Lines, Show, Terminal};
 use super::sink::{SinkHub, Sinks};
 use super::tally::Tally;
@@ -404,7 +404,7 @@ impl Capture {
         self.settle();
     }
 
-    pub(super) fn rotate(&mut self, service: &ServiceName) -> Result<(), Trouble> {
+    pub(super) fn rotate(&mut self, service: &ServiceName) -> Result<(), FileError> {
         let mut result = Ok(());
         let logs = self.logs.iter_mut().map(|(_, log)| log);
         for log in logs.filter(|log| log.service == *service) {
@@ -466,11 +466,11 @@ fn report(events: &dyn Fn(LogEvent), log: &mut Log) -> bool {
 fn event(name: &ServiceName, dir: &Path, report: Report) -> LogEvent {
     let (service, dir) = (name.clone(), dir.to_owned());
     match report {
-        Report::Failing(task, trouble) => LogEvent::Failing {
+        Report::Failing(task, file_error) => LogEvent::Failing {
             service,
             dir,
             task,
-            trouble,
+            file_error,
         },
         Report::Recovered(task, lost) => LogEvent::Recovered {
             service,

@@ -21,7 +21,7 @@ use mainstay_sys as sys;
 use mainstay_sys::threads::{self, Stack};
 
 use super::disk::{Disk, RealDisk, is_held};
-use super::file::{Lost, Report, Task, Trouble, trouble};
+use super::file::{FileError, Lost, Report, Task, file_error};
 
 /// The distance in which zstd searches for repetitions, as a power of two. With its tables it uses
 /// 2.3 MiB of memory.
@@ -52,12 +52,12 @@ pub(super) struct Compressor {
 }
 
 /// The receiver of reports about the files of a service in a directory.
-type Tell = Box<dyn Fn(&ServiceName, &Path, Report) + Send + Sync>;
+type ReportTo = Box<dyn Fn(&ServiceName, &Path, Report) + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
     stop: AtomicBool,
-    report: Tell,
+    report: ReportTo,
 }
 
 #[derive(Default)]
@@ -139,7 +139,7 @@ impl Shared {
         drop(state);
         if let Some((service, work)) = next {
             let this = Path::new("a thread that compresses");
-            self.tell(&service, &work.dir, Err(trouble("start", this, error)));
+            self.report_result(&service, &work.dir, Err(file_error("start", this, error)));
         }
     }
 
@@ -152,7 +152,7 @@ impl Shared {
         sys::give_memory_back();
         while let Some((service, work)) = self.next() {
             let result = or_panic(&work.dir, || tidy(&RealDisk, &work, &self.stop));
-            self.tell(&service, &work.dir, result);
+            self.report_result(&service, &work.dir, result);
         }
     }
 
@@ -167,14 +167,14 @@ impl Shared {
         next
     }
 
-    fn tell(&self, service: &ServiceName, dir: &Path, result: Result<(), Trouble>) {
+    fn report_result(&self, service: &ServiceName, dir: &Path, result: Result<(), FileError>) {
         const TASK: Task = Task::Compression;
         let mut state = self.lock();
         let report = match result {
-            Err(trouble) => state
+            Err(file_error) => state
                 .failing
                 .insert(dir.to_owned())
-                .then_some(Report::Failing(TASK, trouble)),
+                .then_some(Report::Failing(TASK, file_error)),
             Ok(()) => state
                 .failing
                 .remove(dir)
@@ -189,10 +189,10 @@ impl Shared {
 
 /// Runs `round` through `dir`. A panic is handled like other failures: the thread continues, and
 /// the plain file stays authoritative.
-fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), FileError>) -> Result<(), FileError> {
     panic::catch_unwind(AssertUnwindSafe(round)).unwrap_or_else(|_| {
         let error = io::Error::other("the compressor panicked");
-        Err(trouble("compress files in", dir, error))
+        Err(file_error("compress files in", dir, error))
     })
 }
 
@@ -200,11 +200,11 @@ fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), Trouble>) -> Result<(
 /// first, and deletes files that exceed the retention limits.
 ///
 /// A failure leaves the file as it was: every line still exists exactly once.
-pub(super) fn tidy<D: Disk>(disk: &D, work: &Work, stop: &AtomicBool) -> Result<(), Trouble> {
+pub(super) fn tidy<D: Disk>(disk: &D, work: &Work, stop: &AtomicBool) -> Result<(), FileError> {
     let dir = &*work.dir;
     let names = match disk.names(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names.map_err(|error| trouble("read", dir, error))?,
+        names => names.map_err(|error| file_error("read", dir, error))?,
     };
     let names = || names.iter().map(String::as_str);
     let cleared = leftovers(names(), work.upto)
@@ -240,9 +240,9 @@ pub(super) fn retain<D: Disk>(
     dir: &Path,
     keep: &Retention,
     now: Stamp,
-) -> Result<u64, Trouble> {
+) -> Result<u64, FileError> {
     let names = disk.names(dir);
-    let names = names.map_err(|error| trouble("read", dir, error))?;
+    let names = names.map_err(|error| file_error("read", dir, error))?;
     let files = files(names.iter().map(String::as_str));
     let size = |file: &LogName| match keep.size {
         // If the size is unavailable, a later round will count it.
@@ -267,10 +267,10 @@ pub(super) fn retain<D: Disk>(
 
 /// Deletes a file. It is not an error if the file no longer exists, or if another program holds it,
 /// which delays its deletion.
-fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), Trouble> {
+fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), FileError> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_held(&error) => {
-            Err(trouble("delete", path, error))
+            Err(file_error("delete", path, error))
         }
         _ => Ok(()),
     }
@@ -284,7 +284,7 @@ fn pack_file<D: Disk>(
     plain: LogName,
     compression: Compress,
     stop: &AtomicBool,
-) -> Result<(), Trouble> {
+) -> Result<(), FileError> {
     let packed = LogName {
         compression,
         ..plain
@@ -326,10 +326,10 @@ fn pack_file<D: Disk>(
 }
 
 /// Ignores errors caused by others that have deleted the file or hold it.
-fn ignore_others(path: &Path, result: io::Result<()>) -> Result<(), Trouble> {
+fn ignore_others(path: &Path, result: io::Result<()>) -> Result<(), FileError> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_held(&error) => {
-            Err(trouble("compress", path, error))
+            Err(file_error("compress", path, error))
         }
         _ => Ok(()),
     }

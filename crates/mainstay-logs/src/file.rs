@@ -112,7 +112,7 @@ struct Clock {
 /// A failed file operation, such as `write /var/lib/mainstay/logs/orders/current.log`, with the
 /// system's error as its source.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct FileError {
     /// The operation, as a verb: write, open, rotate or delete.
     pub operation: &'static str,
     /// The path of the file.
@@ -121,13 +121,13 @@ pub struct Trouble {
     pub error: io::Error,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.operation, self.path.display())
     }
 }
 
-impl std::error::Error for Trouble {
+impl std::error::Error for FileError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
@@ -159,7 +159,7 @@ impl Task {
 #[derive(Debug)]
 pub(super) enum Report {
     /// An operation fails. Sent once, until a [`Report::Recovered`] of the same task.
-    Failing(Task, Trouble),
+    Failing(Task, FileError),
     /// The task works again; this much never reached the disk. Only writing can lose output.
     Recovered(Task, Lost),
 }
@@ -344,8 +344,8 @@ impl<D: Disk> LogFile<D> {
     pub(super) fn prepare(&mut self) {
         if self.losing.is_some() {
             self.recover(&[]);
-        } else if let Err(trouble) = self.ready() {
-            self.lose(&[], trouble);
+        } else if let Err(file_error) = self.ready() {
+            self.lose(&[], file_error);
         }
     }
 
@@ -373,7 +373,7 @@ impl<D: Disk> LogFile<D> {
         } = unreported;
         let unknown = || io::Error::other("the disk did not take them");
         let error = error.map_or_else(unknown, io::Error::from_raw_os_error);
-        let failing = trouble("write", &self.path, copy(&error));
+        let failing = file_error("write", &self.path, copy(&error));
         self.reports.push(Report::Failing(Task::Writing, failing));
         self.losing = Some(Losing {
             lost,
@@ -416,7 +416,7 @@ impl<D: Disk> LogFile<D> {
 
     /// Begins a new file with the next line. An empty file is left as it is. Reports lost output in
     /// the log before, if the disk allows that again.
-    pub(super) fn rotate(&mut self) -> Result<(), Trouble> {
+    pub(super) fn rotate(&mut self) -> Result<(), FileError> {
         self.batch = None;
         self.recover(&[]);
         self.named = None;
@@ -459,7 +459,7 @@ impl<D: Disk> LogFile<D> {
         while !bytes.is_empty() {
             let extent = match self.ready() {
                 Ok(extent) => extent,
-                Err(trouble) => return self.lose(bytes, trouble),
+                Err(file_error) => return self.lose(bytes, file_error),
             };
             self.check_due(extent.size);
             let taken = fitting(extent, self.rotate_at, bytes);
@@ -479,7 +479,7 @@ impl<D: Disk> LogFile<D> {
                     }
                     bytes = &bytes[taken..];
                 }
-                Err((done, trouble)) => return self.lose(&bytes[done..], trouble),
+                Err((done, file_error)) => return self.lose(&bytes[done..], file_error),
             }
         }
     }
@@ -490,27 +490,27 @@ impl<D: Disk> LogFile<D> {
 
     /// Ensures that there is a current file with a name, and determines its length and end: others
     /// may have truncated it.
-    fn ready(&mut self) -> Result<Extent, Trouble> {
+    fn ready(&mut self) -> Result<Extent, FileError> {
         self.look()?;
         self.extent()
     }
 
     /// Does the same as [`LogFile::ready`], but without reading the end.
-    fn look(&mut self) -> Result<(), Trouble> {
+    fn look(&mut self) -> Result<(), FileError> {
         self.look_at_current()?;
         if self.ends_line {
             if self.extent()?.mid_line {
-                self.put(b"\n").map_err(|(_, trouble)| trouble)?;
+                self.put(b"\n").map_err(|(_, file_error)| file_error)?;
             }
             self.ends_line = false;
         }
         Ok(())
     }
 
-    fn look_at_current(&mut self) -> Result<(), Trouble> {
+    fn look_at_current(&mut self) -> Result<(), FileError> {
         if let Some(current) = &mut self.current {
             let status = self.disk.status(&current.file);
-            let status = status.map_err(|error| trouble("read", &self.path, error))?;
+            let status = status.map_err(|error| file_error("read", &self.path, error))?;
             if status.named {
                 let before = std::mem::replace(&mut current.size, status.size);
                 if status.size != before {
@@ -553,7 +553,7 @@ impl<D: Disk> LogFile<D> {
     }
 
     /// Returns how the current file ends, and reads the end if it is not known.
-    fn extent(&mut self) -> Result<Extent, Trouble> {
+    fn extent(&mut self) -> Result<Extent, FileError> {
         let Some(current) = &mut self.current else {
             return Ok(Extent::default());
         };
@@ -564,7 +564,7 @@ impl<D: Disk> LogFile<D> {
                 let mut last = [b'\n'];
                 if size > 0 {
                     let read = self.disk.read_at(&current.file, &mut last, size - 1);
-                    read.map_err(|error| trouble("read", &self.path, error))?;
+                    read.map_err(|error| file_error("read", &self.path, error))?;
                 }
                 let mid_line = last != [b'\n'];
                 let line_start = (!mid_line).then_some(size);
@@ -580,11 +580,11 @@ impl<D: Disk> LogFile<D> {
         })
     }
 
-    fn open(&mut self) -> Result<(), Trouble> {
+    fn open(&mut self) -> Result<(), FileError> {
         let make = self.disk.make_dir(&self.dir);
-        make.map_err(|error| trouble("create", &self.dir, error))?;
+        make.map_err(|error| file_error("create", &self.dir, error))?;
         let names = self.disk.names(&self.dir);
-        let names = names.map_err(|error| trouble("read", &self.dir, error))?;
+        let names = names.map_err(|error| file_error("read", &self.dir, error))?;
         let rotated = files(names.iter().map(String::as_str));
         // Includes the names of leftover files, so that no name is used twice.
         let stamps = names.iter().map(|name| Stamp::of_any_name(name));
@@ -617,11 +617,11 @@ impl<D: Disk> LogFile<D> {
 
     /// Opens the file with the current name, creating it if necessary, and returns when it was last
     /// written.
-    fn open_current(&self) -> Result<(Current<D::File>, Option<Stamp>), Trouble> {
+    fn open_current(&self) -> Result<(Current<D::File>, Option<Stamp>), FileError> {
         let open = self.disk.open(&self.path);
-        let file = open.map_err(|error| trouble("open", &self.path, error))?;
+        let file = open.map_err(|error| file_error("open", &self.path, error))?;
         let status = self.disk.status(&file);
-        let status = status.map_err(|error| trouble("read", &self.path, error))?;
+        let status = status.map_err(|error| file_error("read", &self.path, error))?;
         let current = Current {
             file,
             size: status.size,
@@ -769,9 +769,9 @@ impl<D: Disk> LogFile<D> {
     }
 
     /// Writes all of `bytes` to the current file; on failure, returns the number of bytes written.
-    fn put(&mut self, bytes: &[u8]) -> Result<(), (usize, Trouble)> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), (usize, FileError)> {
         let mut done = 0;
-        let fail = |done, error| Err((done, trouble("write", &self.path, error)));
+        let fail = |done, error| Err((done, file_error("write", &self.path, error)));
         let Some(current) = &mut self.current else {
             return fail(done, io::ErrorKind::NotFound.into());
         };
@@ -798,10 +798,10 @@ impl<D: Disk> LogFile<D> {
     }
 
     /// Starts counting losses: `bytes`, and the torn line before them if it can be cut off.
-    fn lose(&mut self, bytes: &[u8], trouble: Trouble) {
+    fn lose(&mut self, bytes: &[u8], file_error: FileError) {
         let mut losing = Losing {
             lost: Lost::default(),
-            error: copy(&trouble.error),
+            error: copy(&file_error.error),
             mid_line: !bytes.is_empty() && !bytes.ends_with(b"\n"),
         };
         losing.lost.count(bytes);
@@ -818,7 +818,8 @@ impl<D: Disk> LogFile<D> {
             });
         }
         self.losing = Some(losing);
-        self.reports.push(Report::Failing(Task::Writing, trouble));
+        self.reports
+            .push(Report::Failing(Task::Writing, file_error));
     }
 
     /// Returns where the unfinished last line begins, if it is short and was written entirely by
@@ -921,7 +922,7 @@ impl<D: Disk> LogFile<D> {
     }
 
     /// Rotates now. On failure, reports it once and lets the file grow before the next attempt.
-    fn try_rotate(&mut self) -> Result<(), Trouble> {
+    fn try_rotate(&mut self) -> Result<(), FileError> {
         let result = self.rename_and_reopen();
         match &result {
             Ok(()) => {
@@ -945,17 +946,18 @@ impl<D: Disk> LogFile<D> {
                 self.rotate_at = size.saturating_add(self.pause);
                 self.pause = (self.pause * 2).min(LAST_PAUSE);
                 let error = copy(&failure.error);
-                self.report_rotation(Some(trouble(failure.operation, &failure.path, error)));
+                self.report_rotation(Some(file_error(failure.operation, &failure.path, error)));
             }
         }
         result
     }
 
-    fn report_rotation(&mut self, failure: Option<Trouble>) {
+    fn report_rotation(&mut self, failure: Option<FileError>) {
         let failed_before = std::mem::replace(&mut self.rotation_fails, failure.is_some());
         match failure {
-            Some(trouble) if !failed_before => {
-                self.reports.push(Report::Failing(Task::Rotation, trouble));
+            Some(file_error) if !failed_before => {
+                self.reports
+                    .push(Report::Failing(Task::Rotation, file_error));
             }
             None if failed_before => {
                 let recovered = Report::Recovered(Task::Rotation, Lost::default());
@@ -967,7 +969,7 @@ impl<D: Disk> LogFile<D> {
 
     /// Renames the current file and opens a new one. If only the second step fails, the old file
     /// continues to be written under its rotated name, which is still the newest.
-    fn rename_and_reopen(&mut self) -> Result<(), Trouble> {
+    fn rename_and_reopen(&mut self) -> Result<(), FileError> {
         let renamed = self.current.as_ref().is_some_and(|c| c.renamed);
         if !renamed {
             self.rename_current()?;
@@ -976,7 +978,7 @@ impl<D: Disk> LogFile<D> {
             }
         }
         let make = self.disk.make_dir(&self.dir);
-        make.map_err(|error| trouble("create", &self.dir, error))?;
+        make.map_err(|error| file_error("create", &self.dir, error))?;
         let (current, _) = self.open_current()?;
         self.current = Some(current);
         Ok(())
@@ -984,7 +986,7 @@ impl<D: Disk> LogFile<D> {
 
     /// Renames the current file and its index. The index is renamed first: an index without its
     /// file is found and deleted, but one next to another file would mislead readers.
-    fn rename_current(&mut self) -> Result<(), Trouble> {
+    fn rename_current(&mut self) -> Result<(), FileError> {
         let stamp = (self.clock.now)().after(self.last_stamp);
         let index_path = self.dir.join(CURRENT_INDEX);
         let to_index_path = self.dir.join(stamp.index_name());
@@ -1014,14 +1016,14 @@ impl<D: Disk> LogFile<D> {
                 if self.disk.rename(&to_index_path, &index_path).is_err() {
                     let _a_round_will = self.disk.remove(&to_index_path);
                 }
-                Err(trouble("rotate", &self.path, error))
+                Err(file_error("rotate", &self.path, error))
             }
         }
     }
 
     /// Deletes rotated files that exceed the retention limits. Only files with names of rotated
     /// logs are deleted.
-    fn remove_oldest(&mut self, keep: Retention) -> Result<(), Trouble> {
+    fn remove_oldest(&mut self, keep: Retention) -> Result<(), FileError> {
         let by_count_only = keep.size.is_none() && keep.age.is_none();
         let is_enough = |files| self.rotated <= u64::from(files);
         if by_count_only && keep.files.is_none_or(is_enough) {
@@ -1047,7 +1049,7 @@ impl<D: Disk> LogFile<D> {
     /// belongs to another file; `write` handles both cases. After an error of this call, or of the
     /// writer's own write (which wrote only the bytes that it reported), use `write`, which retries
     /// the operation and counts losses.
-    pub(super) fn room(&mut self) -> Result<Room<'_, D::File>, Trouble> {
+    pub(super) fn room(&mut self) -> Result<Room<'_, D::File>, FileError> {
         self.batch = None;
         self.look()?;
         let size = self.size();
@@ -1060,7 +1062,11 @@ impl<D: Disk> LogFile<D> {
                 offset: size,
                 bytes,
             }),
-            None => Err(trouble("open", &self.path, io::ErrorKind::NotFound.into())),
+            None => Err(file_error(
+                "open",
+                &self.path,
+                io::ErrorKind::NotFound.into(),
+            )),
         }
     }
 
@@ -1095,8 +1101,8 @@ impl<D: Disk> LogFile<D> {
 }
 
 /// Creates the error of a failed `operation` on `path`.
-pub(super) fn trouble(operation: &'static str, path: &Path, error: io::Error) -> Trouble {
-    Trouble {
+pub(super) fn file_error(operation: &'static str, path: &Path, error: io::Error) -> FileError {
+    FileError {
         operation,
         path: path.to_path_buf(),
         error,
@@ -1114,13 +1120,13 @@ fn copy(error: &io::Error) -> io::Error {
 #[cfg(target_os = "linux")]
 impl LogFile<super::disk::RealDisk> {
     /// Returns the inode of the current file, and the offset of the next byte.
-    pub(super) fn place(&mut self) -> Result<(u64, u64), Trouble> {
+    pub(super) fn place(&mut self) -> Result<(u64, u64), FileError> {
         use std::os::unix::fs::MetadataExt as _;
         self.look()?;
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let current = self.current.as_ref().ok_or_else(gone);
         let found = current.and_then(|current| current.file.metadata());
-        let found = found.map_err(|error| trouble("read", &self.path, error))?;
+        let found = found.map_err(|error| file_error("read", &self.path, error))?;
         Ok((found.ino(), self.size()))
     }
 }

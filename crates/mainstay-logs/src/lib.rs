@@ -4,8 +4,8 @@
 //! supervision never delays a line. Each service has one pipe, or one per stream. The pipe outlives
 //! restarts and, on Linux, the supervisor itself, so a descendant that still holds it neither
 //! delays a restart nor loses its output. The pipe is always drained: output that the disk refuses
-//! is counted and reported in the log, and blocks no process. `pipes` creates the pipes, `pump`
-//! waits for them, `pump/hand` moves their content, `capture` distributes it, `file` writes it, and
+//! is counted and reported in the log, and blocks no process. `pipes` creates the pipes, `collector`
+//! waits for them, `collector/handoff` moves their content, `capture` distributes it, `file` writes it, and
 //! `disk` is the seam for tests. `sink` forwards lines to journals and log hosts, with [`tls`] if a
 //! manifest asks for it. [`read`] reads logs back for `mainstay logs`.
 //!
@@ -24,14 +24,14 @@ use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName, SinkTarget, Spec};
 use regex::bytes::Regex;
 
 mod capture;
+#[cfg_attr(windows, path = "collector/windows.rs")]
+mod collector;
 mod compress;
 mod disk;
 mod file;
 mod lines;
 mod orders;
 mod pipes;
-#[cfg_attr(windows, path = "pump/windows.rs")]
-mod pump;
 pub mod read;
 mod sink;
 mod tally;
@@ -41,19 +41,19 @@ mod tests;
 pub mod tls;
 
 use capture::Capture;
+use collector::Collector;
 use file::Limits;
-pub use file::{Lost, Task, Trouble};
+pub use file::{FileError, Lost, Task};
 use lines::Show;
 pub use orders::HANGS;
 use pipes::{OurEnd, Pipe, STDERR};
 pub use pipes::{Pipes, ServicePipes, end_keeper};
-use pump::Pump;
 pub use sink::{SinkEvent, this_host};
 
 /// The logs of all services, and the thread that writes them. Drop ends the thread as
 /// [`Logs::close`] does, but does not wait.
 pub struct Logs {
-    pump: Pump,
+    collector: Collector,
     pipes: Pipes,
 }
 
@@ -78,7 +78,7 @@ pub enum LogEvent {
         /// The task that fails.
         task: Task,
         /// The first failure.
-        trouble: Trouble,
+        file_error: FileError,
     },
     /// A task that failed works again. Lost output is also reported in the log.
     Recovered {
@@ -209,7 +209,7 @@ enum Command {
     },
     /// Write what was read from a pipe.
     #[cfg(windows)]
-    Read(pump::Batch),
+    Read(collector::Batch),
     /// Start reading: all pipes are open.
     Begin,
     Starting {
@@ -240,7 +240,7 @@ enum Command {
     Follow(Show),
     Rotate {
         service: ServiceName,
-        done: Box<dyn FnOnce(Result<(), Trouble>) + Send>,
+        done: Box<dyn FnOnce(Result<(), FileError>) + Send>,
     },
     /// Write the remaining content of the service's pipes, remove the names of these pipes, and
     /// drop the service.
@@ -318,9 +318,9 @@ impl Logs {
     ) -> io::Result<Self> {
         let root_dir = places.logs_dir.clone();
         let capture = Capture::new(places, key, Arc::new(events), pipes.tally()?);
-        let pump = Pump::start(capture, &mut pipes, &root_dir)?;
+        let collector = Collector::start(capture, &mut pipes, &root_dir)?;
         let orphans = std::mem::take(&mut pipes.orphans);
-        let logs = Self { pump, pipes };
+        let logs = Self { collector, pipes };
         for pipe in orphans {
             let (service, stream) = match pipe.name.strip_suffix(STDERR) {
                 Some(service) => (service, Some(Stream::Stderr)),
@@ -328,7 +328,7 @@ impl Logs {
             };
             if let Some(service) = ServiceName::new(service) {
                 let wanted = Wanted::new(service, LogPolicy::default(), Path::new(""));
-                logs.pump.open(&wanted, stream, Arc::new(pipe))?;
+                logs.collector.open(&wanted, stream, Arc::new(pipe))?;
             }
         }
         Ok(logs)
@@ -397,7 +397,7 @@ impl Logs {
             true => self.pipes.name_paths(service),
             false => Vec::new(),
         };
-        self.pump.send(Command::Forget {
+        self.collector.send(Command::Forget {
             service: service.clone(),
             name_paths,
             done: Box::new(done),
@@ -424,7 +424,7 @@ impl Logs {
             are_unused &= pipe.ours.is_new;
             let ours = Arc::new(pipe.ours);
             all_ours.push(Arc::downgrade(&ours));
-            self.pump.open(&wanted, stream, ours)?;
+            self.collector.open(&wanted, stream, ours)?;
             Ok(pipe.writer)
         };
         let stdout = open(stdout, Stream::Stdout)?;
@@ -441,7 +441,7 @@ impl Logs {
     /// Starts reading the pipes, which buffer all earlier output. Call it when all of them are
     /// open.
     pub fn begin(&self) {
-        self.pump.send(Command::Begin);
+        self.collector.send(Command::Begin);
     }
 
     /// Opens a log with an unnamed pipe.
@@ -451,7 +451,7 @@ impl Logs {
         wanted.limits = limits;
         let (reader, stdout) = io::pipe()?;
         let ours = Arc::new(OurEnd::new(service.to_string(), reader, false));
-        self.pump.open(&wanted, None, Arc::clone(&ours))?;
+        self.collector.open(&wanted, None, Arc::clone(&ours))?;
         Ok(LogEnds {
             stdout,
             stderr: None,
@@ -470,13 +470,13 @@ impl Logs {
     pub fn starting(&self, service: &ServiceName, ends: &LogEnds) {
         ends.draw_line();
         let service = service.clone();
-        self.pump.send(Command::Starting { service });
+        self.collector.send(Command::Starting { service });
     }
 
     /// Announces the run that the output comes from, from now on.
     pub fn began(&self, service: &ServiceName, pid: u32, restart: u32) {
         let service = service.clone();
-        self.pump.send(Command::Began {
+        self.collector.send(Command::Began {
             service,
             pid,
             restart,
@@ -499,7 +499,7 @@ impl Logs {
     ) -> Result<(), regex::Error> {
         let regex = Regex::new(regex)?;
         let service = service.clone();
-        self.pump.send(Command::Expect {
+        self.collector.send(Command::Expect {
             service,
             regex,
             token,
@@ -514,7 +514,7 @@ impl Logs {
     /// not been read is not searched there.
     pub fn drain(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
         let (service, done) = (service.clone(), Box::new(done));
-        self.pump.send(Command::Drain { service, done });
+        self.collector.send(Command::Drain { service, done });
     }
 
     /// Announces that another run of the service will be started beside the current one. Later
@@ -527,7 +527,7 @@ impl Logs {
     /// before.
     pub fn remember(&self, service: &ServiceName) {
         let service = service.clone();
-        self.pump.send(Command::Remember { service });
+        self.collector.send(Command::Remember { service });
     }
 
     /// Calls `done`, on the log thread, with the most recent lines, at most 20, that the service
@@ -535,36 +535,36 @@ impl Logs {
     /// dropped.
     pub fn recall(&self, service: &ServiceName, done: impl FnOnce(Vec<String>) + Send + 'static) {
         let (service, done) = (service.clone(), Box::new(done));
-        self.pump.send(Command::Recall { service, done });
+        self.collector.send(Command::Recall { service, done });
     }
 
     /// Creates the directories (0700) and files (0600) of all services that have not written yet;
     /// otherwise they are created with the first byte. This way, the first start of many services
     /// does not wait for the disk.
     pub fn prepare(&self) {
-        self.pump.send(Command::Prepare);
+        self.collector.send(Command::Prepare);
     }
 
     /// Shows the whole lines of all services as `name | line`, in the order of their arrival.
     /// `show` is called on the log thread, with the bytes of one or more lines. It must not block.
     pub fn follow(&self, show: impl Fn(&[u8]) + Send + 'static) {
-        self.pump.send(Command::Follow(Box::new(show)));
+        self.collector.send(Command::Follow(Box::new(show)));
     }
 
     /// Returns whether the log thread does not process commands because a disk hangs. Deferrable
     /// commands should be refused then.
     pub fn is_behind(&self) -> bool {
-        self.pump.is_behind()
+        self.collector.is_behind()
     }
 
     /// Begins a new file at the next line end. `done` is called on the log thread.
     pub fn rotate(
         &self,
         service: &ServiceName,
-        done: impl FnOnce(Result<(), Trouble>) + Send + 'static,
+        done: impl FnOnce(Result<(), FileError>) + Send + 'static,
     ) {
         let (service, done) = (service.clone(), Box::new(done));
-        self.pump.send(Command::Rotate { service, done });
+        self.collector.send(Command::Rotate { service, done });
     }
 
     /// Blocks until everything that the pipes contain now is in the files. Windows cannot report
@@ -572,7 +572,7 @@ impl Logs {
     #[cfg(all(test, unix))]
     pub fn settle(&self) {
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.pump.send(Command::Settle(sender));
+        self.collector.send(Command::Settle(sender));
         let _dropped_when_done: Result<(), std::sync::mpsc::RecvError> = receiver.recv();
     }
 
@@ -581,7 +581,7 @@ impl Logs {
     /// [`HANGS`]. What it has not written then waits in the pipes for the next supervisor, where
     /// they outlive this one. `announce` is called before that, once the thread seems to hang.
     pub fn close(self, announce: impl FnMut()) -> Option<Summary> {
-        let summary = self.pump.close(announce)?;
+        let summary = self.collector.close(announce)?;
         self.pipes.end();
         Some(summary)
     }
@@ -589,6 +589,6 @@ impl Logs {
     /// Closes the logs of a supervisor that leaves its services running. Their later output is
     /// buffered in the pipes for the next supervisor. Returns `None` as [`Logs::close`] does.
     pub fn leave(self, announce: impl FnMut()) -> Option<Summary> {
-        self.pump.close(announce)
+        self.collector.close(announce)
     }
 }

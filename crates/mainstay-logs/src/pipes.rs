@@ -46,7 +46,7 @@ pub struct Pipes {
     #[cfg(target_os = "linux")]
     made: Vec<String>,
     #[cfg(target_os = "linux")]
-    hand: OwnedFd,
+    handoff: OwnedFd,
     #[cfg(target_os = "linux")]
     tally: OwnedFd,
     #[cfg(target_os = "linux")]
@@ -243,10 +243,10 @@ impl Pipes {
     /// Opens the set in `dir`, which is created, owner-only, if it is missing.
     pub fn new(dir: &Path) -> io::Result<Self> {
         mainstay_sys::private::create_private_dir(dir)?;
-        let hand_path = dir.join(".hand");
-        let are_new = !is_held(&hand_path);
-        make_fifo(&hand_path)?;
-        let hand = open_fifo(&hand_path, OFlags::NONBLOCK)?;
+        let handoff_path = dir.join(".hand");
+        let are_new = !is_held(&handoff_path);
+        make_fifo(&handoff_path)?;
+        let handoff = open_fifo(&handoff_path, OFlags::NONBLOCK)?;
         let tally_path = dir.join(".tally");
         make_fifo(&tally_path)?;
         let tally = open_fifo(&tally_path, OFlags::NONBLOCK)?;
@@ -256,7 +256,7 @@ impl Pipes {
             are_new,
             held: Vec::new(),
             made: Vec::new(),
-            hand,
+            handoff,
             keeper: None,
             are_needed: false,
             orphans: Vec::new(),
@@ -268,8 +268,8 @@ impl Pipes {
     }
 
     /// Returns the supervisor's own pipe, which holds bytes between a service's pipe and its file.
-    pub(super) fn hand(&self) -> io::Result<OwnedFd> {
-        self.hand.try_clone()
+    pub(super) fn handoff(&self) -> io::Result<OwnedFd> {
+        self.handoff.try_clone()
     }
 
     /// Returns the losses that an earlier supervisor could not report.
@@ -309,7 +309,7 @@ impl Pipes {
         let held = self.held.iter().map(OwnedFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = held
             .chain(orphans)
-            .chain([self.hand.as_fd(), self.tally.as_fd()])
+            .chain([self.handoff.as_fd(), self.tally.as_fd()])
             .collect();
         let holds_any =
             |pipe: &BorrowedFd<'_>| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
@@ -332,7 +332,7 @@ impl Pipes {
         let held = self.held.iter().map(OwnedFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = ends
             .chain(held)
-            .chain([self.hand.as_fd(), self.tally.as_fd()])
+            .chain([self.handoff.as_fd(), self.tally.as_fd()])
             .collect();
         self.keeper = Some(Keeper::start(&fds, &self.dir.join(KEEPER))?);
         self.held = Vec::new();
@@ -375,7 +375,7 @@ impl Pipes {
     /// Finds the pipes of services that this supervisor no longer runs, and removes the names of
     /// empty ones.
     fn find_orphans(&mut self) -> io::Result<()> {
-        let hand_is_empty = rustix::io::ioctl_fionread(&self.hand)? == 0;
+        let handoff_is_empty = rustix::io::ioctl_fionread(&self.handoff)? == 0;
         for entry in std::fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str());
@@ -386,7 +386,7 @@ impl Pipes {
                 continue;
             }
             let pipe = open_fifo(&path, OFlags::NONBLOCK)?;
-            if hand_is_empty && rustix::io::ioctl_fionread(&pipe)? == 0 {
+            if handoff_is_empty && rustix::io::ioctl_fionread(&pipe)? == 0 {
                 std::fs::remove_file(&path)?;
                 continue;
             }

@@ -333,8 +333,8 @@ fn a_directory_that_cannot_be_made_is_reported_once_and_tried_again() {
     );
     let events: Vec<LogEvent> = events.iter().collect();
     assert!(
-        matches!(&events[..], [LogEvent::Failing { trouble, .. }, LogEvent::Recovered { lost: said, .. }]
-            if trouble.operation == "create" && *said == lost),
+        matches!(&events[..], [LogEvent::Failing { file_error, .. }, LogEvent::Recovered { lost: said, .. }]
+            if file_error.operation == "create" && *said == lost),
         "{events:?}"
     );
     let log = String::from_utf8(all(&dir.0.join("a"))).unwrap();

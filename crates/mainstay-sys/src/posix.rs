@@ -135,8 +135,8 @@ pub fn utc_offset(utc: i64) -> i32 {
     let mut local = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: reads `utc` and writes `local`, which both outlive the call. It also reads the
     // environment, which this program never changes.
-    let told = unsafe { libc::localtime_r(&utc, local.as_mut_ptr()) };
-    if told.is_null() {
+    let converted = unsafe { libc::localtime_r(&utc, local.as_mut_ptr()) };
+    if converted.is_null() {
         return 0;
     }
     // SAFETY: it was zeroed, which is a valid value, and then filled in.
@@ -417,7 +417,7 @@ impl Image {
     /// # Safety
     /// Only in the child that the image is for, while nothing else reads the image. It is
     /// async-signal-safe.
-    unsafe fn say_pid(&self) {
+    unsafe fn write_pid(&self) {
         if self.pid.is_null() {
             return;
         }
@@ -582,7 +582,7 @@ impl<'a> Child<'a> {
                     return Step::Output;
                 }
             }
-            self.image.say_pid();
+            self.image.write_pid();
             if let Some(limit) = INHERITED_FILES.get() {
                 libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }

@@ -105,7 +105,7 @@ pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
     let mut place = PathBuf::from("/");
     let mut ahead = names(path);
     let mut links = 0;
-    if let Some(found) = judge(&place, &fs::metadata(&place)?, Role::OnTheWay) {
+    if let Some(found) = classify(&place, &fs::metadata(&place)?, Role::OnTheWay) {
         return Ok(Some(found));
     }
     while let Some(name) = ahead.pop_front() {
@@ -122,7 +122,7 @@ pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
             true => Role::Last,
             false => Role::OnTheWay,
         };
-        let exposure = judge(&next, &found, role);
+        let exposure = classify(&next, &found, role);
         if exposure.is_some() {
             return Ok(exposure);
         }
@@ -152,7 +152,7 @@ pub fn exposure_in(dir: &Path, name: &OsStr) -> io::Result<Option<Exposure>> {
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Ok(found) if found.is_symlink() => exposure(&path),
-        found => Ok(judge(&path, &found?, Role::Last)),
+        found => Ok(classify(&path, &found?, Role::Last)),
     }
 }
 
@@ -163,7 +163,7 @@ enum Role {
     Last,
 }
 
-fn judge(path: &Path, found: &Metadata, role: Role) -> Option<Exposure> {
+fn classify(path: &Path, found: &Metadata, role: Role) -> Option<Exposure> {
     let mode = found.mode() & 0o7777;
     let is_exempt = found.is_dir() && mode & STICKY != 0 && role == Role::OnTheWay;
     let why = match () {

@@ -24,7 +24,7 @@ use mainstay_host::embedded::{
 use mainstay_host::manifest_file::Loaded;
 use mainstay_host::preflight;
 use mainstay_host::runs;
-use mainstay_store::registry::{Registered, Registry, Wish, Work};
+use mainstay_store::registry::{ChangeRequest, Registered, Registry, Work};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
@@ -219,7 +219,7 @@ pub(crate) fn install_all(
             put(&place, &manifest.text, &record)
         });
     let names: Vec<&str> = specs.iter().map(|spec| spec.name().as_str()).collect();
-    if let Err(failure) = put.and_then(|()| tell(state, &names, work.token())) {
+    if let Err(failure) = put.and_then(|()| notify(state, &names, work.token())) {
         saved.into_iter().for_each(Saved::take_back);
         // The failure matters more. The next process to open the registry finishes the rollback.
         drop(work.roll_back(failure.message()));
@@ -236,7 +236,7 @@ pub(crate) fn install_all(
         let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
         // A daemon that cannot go back reports that, and `status` shows the difference.
         drop(client::block_on(client::forget(state, &new, None)));
-        drop(tell(state, &old, ""));
+        drop(notify(state, &old, ""));
         return Err(failure);
     }
     Ok(done)
@@ -321,13 +321,13 @@ fn begin(
     expected: Expected,
 ) -> Result<Work, Failure> {
     let definition = registered::definition(manifest, Manager::Mainstay, MODE)?;
-    let wishes = specs.iter().map(|spec| Wish {
+    let requests = specs.iter().map(|spec| ChangeRequest {
         name: spec.name().clone(),
         expected,
         definition: Some(definition.clone()),
     });
-    let wishes: Vec<Wish> = wishes.collect();
-    Ok(Registry::open(&registry_path(state))?.begin(&wishes)?)
+    let requests: Vec<ChangeRequest> = requests.collect();
+    Ok(Registry::open(&registry_path(state))?.begin(&requests)?)
 }
 
 /// Stops services and removes them from the embedded manager, all or none. Logs and data stay,
@@ -447,14 +447,14 @@ pub(crate) fn set_enabled(
 }
 
 /// Notifies a running daemon of new definitions.
-pub(super) fn tell(state: &StateDir, names: &[&str], token: &str) -> Result<(), Failure> {
+pub(super) fn notify(state: &StateDir, names: &[&str], token: &str) -> Result<(), Failure> {
     if names.is_empty() {
         return Ok(());
     }
     match client::block_on(client::define(state, names, token))? {
         // A daemon reads them when it starts.
         Err(absent) if absent.code() == Code::NotRunning => Ok(()),
-        told => told,
+        notified => notified,
     }
 }
 

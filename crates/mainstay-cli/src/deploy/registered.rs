@@ -12,7 +12,7 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::launch;
 use mainstay_host::manifest_file::Loaded;
-use mainstay_store::registry::{Error, Program, Registered, Registry, Wish, Work};
+use mainstay_store::registry::{ChangeRequest, Error, Program, Registered, Registry, Work};
 use mainstay_sys::guarded;
 use serde::Serialize;
 
@@ -123,10 +123,10 @@ pub(crate) fn unregister(
     (expected, purge): (Expected, bool),
     remove: impl FnOnce(Option<&str>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (mut wishes, mut others) = (Vec::new(), Vec::new());
+    let (mut requests, mut others) = (Vec::new(), Vec::new());
     for name in names {
         match find(path, name.as_str())? {
-            Some(_) => wishes.push(Wish {
+            Some(_) => requests.push(ChangeRequest {
                 name: name.clone(),
                 expected,
                 definition: None,
@@ -138,9 +138,9 @@ pub(crate) fn unregister(
             None => others.push(name),
         }
     }
-    let registry = Registry::find(path)?.filter(|_| !wishes.is_empty());
+    let registry = Registry::find(path)?.filter(|_| !requests.is_empty());
     let work = registry
-        .map(|registry| registry.begin(&wishes))
+        .map(|registry| registry.begin(&requests))
         .transpose()?;
     if let Err(failure) = remove(work.as_ref().map(Work::token)) {
         if let Some(work) = work {

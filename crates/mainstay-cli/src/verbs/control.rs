@@ -230,7 +230,7 @@ fn ask_supervisor(state: &StateDir, names: &[String], verb: Verb, reach: Reach) 
     if matches!(verb, Verb::Start | Verb::Restart) {
         for name in names.iter().filter_map(|name| ServiceName::new(name)) {
             if let Some(embedded) = Embedded::find(state, &name) {
-                update::mend_before_start(&embedded)?;
+                update::repair_before_start(&embedded)?;
             }
         }
     }

@@ -195,14 +195,14 @@ impl Logs {
             true => copy(&sources[0], &query, &shown),
             false => self.merge(&sources, &query, &shown),
         };
-        let result = result.and_then(|()| shown.borrow_mut().flush().map_err(Trouble::Output));
+        let result = result.and_then(|()| shown.borrow_mut().flush().map_err(ShowError::Output));
         match result {
             Ok(()) => {}
-            Err(Trouble::Output(error)) => {
+            Err(ShowError::Output(error)) => {
                 output::ignore_closed(Err(error))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(Trouble::Log(name, error)) => return Err(unreadable(state, &name, &error)),
+            Err(ShowError::Log(name, error)) => return Err(unreadable(state, &name, &error)),
         }
         let mut damaged = Ok(ExitCode::SUCCESS);
         for damage in sources.iter().flat_map(|source| source.log.damage()) {
@@ -324,7 +324,7 @@ impl Logs {
         sources: &[Source],
         query: &Query,
         shown: &RefCell<Shown>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), ShowError> {
         let keeps: Vec<_> = sources
             .iter()
             .map(|source| |line: &[u8]| source.filter.keeps(line))
@@ -337,7 +337,10 @@ impl Logs {
                 true => None,
                 false => Some(keep),
             };
-            let range = source.log.select(query, keep).map_err(source.trouble())?;
+            let range = source
+                .log
+                .select(query, keep)
+                .map_err(source.unreadable_log())?;
             found[source.service] += range.counted;
             readers.push(Reader::new(source, range, keep)?);
         }
@@ -362,7 +365,7 @@ impl Logs {
             } else if let Some(time) = reader.time {
                 let mut shown = shown.borrow_mut();
                 let result = shown.line(&source.tag, time, &reader.line);
-                result.map_err(Trouble::Output)?;
+                result.map_err(ShowError::Output)?;
             }
             reader.advance()?;
             if let Some(time) = reader.time {
@@ -421,15 +424,15 @@ impl Logs {
 }
 
 /// The reason why lines were not shown.
-enum Trouble {
+enum ShowError {
     /// A failure to read the log of this service.
     Log(String, io::Error),
     Output(io::Error),
 }
 
 impl Source {
-    fn trouble(&self) -> impl Fn(io::Error) -> Trouble {
-        |error| Trouble::Log(self.name.clone(), error)
+    fn unreadable_log(&self) -> impl Fn(io::Error) -> ShowError {
+        |error| ShowError::Log(self.name.clone(), error)
     }
 }
 
@@ -443,7 +446,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(source: &'a Source, range: Range, keep: Option<&'a Keep<'a>>) -> Result<Self, Trouble> {
+    fn new(
+        source: &'a Source,
+        range: Range,
+        keep: Option<&'a Keep<'a>>,
+    ) -> Result<Self, ShowError> {
         let mut reader = Self {
             source,
             lines: source.log.lines(range, keep),
@@ -454,16 +461,19 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    fn advance(&mut self) -> Result<(), Trouble> {
+    fn advance(&mut self) -> Result<(), ShowError> {
         let next = self.lines.next(&mut self.line);
-        self.time = next.map_err(self.source.trouble())?;
+        self.time = next.map_err(self.source.unreadable_log())?;
         Ok(())
     }
 }
 
 /// Copies one log to the output unchanged.
-fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), Trouble> {
-    let range = source.log.select(query, None).map_err(source.trouble())?;
+fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), ShowError> {
+    let range = source
+        .log
+        .select(query, None)
+        .map_err(source.unreadable_log())?;
     let mut failed_output = None;
     let copied = source.log.copy(range, &mut |bytes| {
         let written = shown.borrow_mut().bytes(bytes);
@@ -473,8 +483,8 @@ fn copy(source: &Source, query: &Query, shown: &RefCell<Shown>) -> Result<(), Tr
         })
     });
     match (copied, failed_output) {
-        (_, Some(error)) => Err(Trouble::Output(error)),
-        (copied, None) => copied.map_err(source.trouble()),
+        (_, Some(error)) => Err(ShowError::Output(error)),
+        (copied, None) => copied.map_err(source.unreadable_log()),
     }
 }
 

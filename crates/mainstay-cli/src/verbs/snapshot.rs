@@ -238,7 +238,7 @@ impl Kept {
         }
     }
 
-    fn tell(&self, remarks: &[String]) {
+    fn print_remarks(&self, remarks: &[String]) {
         for remark in remarks {
             output::complain(&format!("{}: {remark}", self.name));
         }
@@ -267,7 +267,7 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
         };
         let created = session.create(&paths, occasion)?;
         session.prune(policy.keep())?;
-        kept.tell(&session.remarks);
+        kept.print_remarks(&session.remarks);
         match created {
             Created::Taken(index) => index.id,
             Created::Unchanged => return Ok(()),
@@ -423,7 +423,7 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
     };
     let mut session = kept.store.lock(false)?;
     session.finish();
-    kept.tell(&session.remarks);
+    kept.print_remarks(&session.remarks);
     let (mut snapshots, mut text, mut damaged) = (Vec::new(), String::new(), 0);
     for id in ids {
         let verdict = session.verify(id)?;
@@ -509,7 +509,7 @@ fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String)
             kept.name
         ));
     }
-    kept.tell(&session.remarks);
+    kept.print_remarks(&session.remarks);
     let id = done.index.id;
     let damaged: Vec<Value> = done
         .damaged
@@ -545,7 +545,7 @@ fn prune(
     };
     let mut session = kept.store.lock(false)?;
     session.finish();
-    kept.tell(&session.remarks);
+    kept.print_remarks(&session.remarks);
     let deleted = match id {
         Some(id) => {
             session.delete(id)?;

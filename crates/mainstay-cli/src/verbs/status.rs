@@ -77,7 +77,7 @@ impl Status {
                 _ => thread::sleep(POLL_INTERVAL),
             }
         };
-        say(remark);
+        print_remark(remark);
         let Seen { mut report, hidden } = seen?;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
@@ -108,7 +108,7 @@ impl List {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let mut remark = None;
         let seen = ask(state, &[], &mut remark);
-        say(remark);
+        print_remark(remark);
         let mut report = seen?.report;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
@@ -123,7 +123,7 @@ impl List {
 type Remark = (String, &'static str);
 
 /// Prints the remark of the last poll, however many polls there were.
-fn say(remark: Option<Remark>) {
+fn print_remark(remark: Option<Remark>) {
     if let Some((what, hint)) = remark {
         output::complain(&format!("{what}\nhint: {hint}"));
     }

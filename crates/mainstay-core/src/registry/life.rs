@@ -351,7 +351,7 @@ impl Stored {
 
     /// Reaps a change whose owner has died. Returns the resulting state and the entry for the
     /// history. Returns the definition unchanged if no change is in progress.
-    pub fn bury(self) -> (Self, Option<(Event, String)>) {
+    pub fn repair_stale(self) -> (Self, Option<(Event, String)>) {
         let died = |what: &str, owner: &Owner| format!("{what} died (mainstay, pid {})", owner.pid);
         match self {
             Self::Pending(life) => {
@@ -576,7 +576,7 @@ mod tests {
             ("failed", "failed", None),
             ("deleted", "deleted", None),
         ] {
-            let (life, happened) = stored(state, 3).unwrap().bury();
+            let (life, happened) = stored(state, 3).unwrap().repair_stale();
             assert_eq!((life.state(), life.version()), (expect, Version(3)));
             assert_eq!(happened.map(|(event, _)| event), event, "{state}");
         }

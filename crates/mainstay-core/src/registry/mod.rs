@@ -4,8 +4,8 @@
 //! Each name has one [`Life`]. A process that changes a definition *begins* the change, does the
 //! external work (files, the service manager, the program), and then commits it or rolls it back.
 //! Meanwhile, other processes get [`Refusal::Busy`]. If the process dies, the next process to
-//! access the definition completes the change with [`Stored::bury`]. A change names the version
-//! that it applies to ([`Expected`]). A stale change is refused, never merged.
+//! access the definition completes the change with [`Stored::repair_stale`]. A change names the
+//! version that it applies to ([`Expected`]). A stale change is refused, never merged.
 //!
 //! This module defines the valid transitions. The database, and the check whether an owner is
 //! alive, are outside the core.

@@ -185,7 +185,7 @@ pub(super) struct Ledger {
     written: Vec<Option<Entry>>,
     buffer: Vec<u8>,
     /// The reason that the ledger on disk is out of date.
-    trouble: Option<String>,
+    problem: Option<String>,
 }
 
 /// An open ledger file.
@@ -196,7 +196,7 @@ struct Place {
 
 impl Ledger {
     /// Creates a ledger in place of the previous one. Returns `None` if the system does not support
-    /// recovery. A failure to write is recorded as [trouble](Ledger::trouble).
+    /// recovery. A failure to write is recorded as [problem](Ledger::problem).
     fn begin(
         state: &StateDir,
         (manifest, orphan_markers): (&str, &[String]),
@@ -226,7 +226,7 @@ impl Ledger {
             owners: Vec::new(),
             written: Vec::new(),
             buffer: Vec::with_capacity(ENTRY),
-            trouble: None,
+            problem: None,
         };
         let copied = copy.map(|copy| {
             let path = state.manifest_path(copy.format.name());
@@ -265,14 +265,14 @@ impl Ledger {
             Ok((copy, place)) => {
                 (self.copy, self.place) = (copy, Some(place));
                 (self.owners, self.written) = (owners, entries.into_iter().map(Some).collect());
-                self.trouble = None;
+                self.problem = None;
             }
             Err(error) => self.fail(&error),
         }
     }
 
     fn fail(&mut self, error: &io::Error) {
-        self.trouble = Some(error.to_string());
+        self.problem = Some(error.to_string());
     }
 
     /// Continues the ledger of a dead supervisor.
@@ -285,7 +285,7 @@ impl Ledger {
             written: vec![None; owners.len()],
             owners,
             buffer: Vec::with_capacity(ENTRY),
-            trouble: None,
+            problem: None,
         })
     }
 
@@ -309,8 +309,8 @@ impl Ledger {
     }
 
     /// Returns the reason that the ledger on disk is out of date, if it is.
-    fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     fn is_in_place(&self) -> bool {
@@ -1019,7 +1019,7 @@ impl Host {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        let before = ledger.trouble().map(str::to_owned);
+        let before = ledger.problem().map(str::to_owned);
         ledger.renew(&self.state, entries);
         self.report_ledger(before.as_deref());
     }
@@ -1036,19 +1036,19 @@ impl Host {
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        let has_trouble = ledger.trouble().is_some();
+        let has_problem = ledger.problem().is_some();
         let written = entry.map_or(Ok(()), |entry| ledger.write(id, entry));
-        if !has_trouble && written.is_err() {
+        if !has_problem && written.is_err() {
             self.renew_ledger();
         }
         let is_unwritten = |runtime: &ServiceRuntime| runtime.desired_problem.is_some();
-        if self.has_ledger_trouble() || self.runtimes.get(&id).is_some_and(is_unwritten) {
+        if self.has_ledger_problem() || self.runtimes.get(&id).is_some_and(is_unwritten) {
             self.rewrite_soon();
         }
     }
 
-    fn has_ledger_trouble(&self) -> bool {
-        self.ledger.as_ref().and_then(Ledger::trouble).is_some()
+    fn has_ledger_problem(&self) -> bool {
+        self.ledger.as_ref().and_then(Ledger::problem).is_some()
     }
 
     /// Schedules a retry of failed writes, if there are any.
@@ -1057,7 +1057,7 @@ impl Host {
             .runtimes
             .values()
             .any(|runtime| runtime.desired_problem.is_some());
-        if is_unwritten || self.has_ledger_trouble() {
+        if is_unwritten || self.has_ledger_problem() {
             let at = std::time::Instant::now() + REWRITE_INTERVAL;
             self.rewrites_at.get_or_insert(at);
         }
@@ -1067,7 +1067,7 @@ impl Host {
     pub(super) fn rewrite(&mut self) {
         self.rewrites_at = None;
         self.record_all_desired();
-        if self.has_ledger_trouble() {
+        if self.has_ledger_problem() {
             self.renew_ledger();
         }
         self.rewrite_soon();
@@ -1075,7 +1075,7 @@ impl Host {
 
     /// Returns the problem that prevents the ledger from being written, if any.
     pub(super) fn ledger_problem(&self) -> Option<String> {
-        let why = self.ledger.as_ref()?.trouble()?;
+        let why = self.ledger.as_ref()?.problem()?;
         Some(self.without_ledger(why))
     }
 
@@ -1089,7 +1089,7 @@ impl Host {
 
     /// Reports a change of the ledger's problem, once.
     fn report_ledger(&mut self, before: Option<&str>) {
-        let now = self.ledger.as_ref().and_then(Ledger::trouble);
+        let now = self.ledger.as_ref().and_then(Ledger::problem);
         if now == before {
             return;
         }

@@ -785,7 +785,7 @@ impl Host {
             let wake = self.engine.deadline().map(|at| self.clock.system(at));
             let redraw = self.reporter.next_draw();
             let sweeps_at = self.sweeps_again.map(|(at, _)| at);
-            let mends_at = self.possession.as_ref().and_then(Possession::mends_at);
+            let repairs_at = self.possession.as_ref().and_then(Possession::repairs_at);
             tokio::select! {
                 biased;
                 interrupt = sources.interrupts.next() => self.interrupted(interrupt),
@@ -798,12 +798,12 @@ impl Host {
                     self.step(event.unwrap_or(Event::Tick));
                 }
                 () = possession::changed(self.possession.as_ref()) => self.look_at_possession(),
-                () = sleep_until(mends_at), if mends_at.is_some() => self.mend_possession(),
+                () = sleep_until(repairs_at), if repairs_at.is_some() => self.repair_possession(),
                 () = sleep_until(self.rewrites_at), if self.rewrites_at.is_some() => self.rewrite(),
                 () = sleep_until(redraw), if redraw.is_some() => {}
                 () = sleep_until(self.settles_at), if self.settles_at.is_some() => {
                     self.settles_at = None;
-                    let in_use = self.runtimes.values().filter_map(|runtime| runtime.notify.as_ref());
+                    let in_use = self.runtimes.values().filter_map(|it| it.notify.as_ref());
                     notify::remove_stale(&self.state, in_use);
                     sys::settle_in(&self.processes);
                 }
@@ -1084,8 +1084,8 @@ impl Host {
         for (&id, runtime) in &self.runtimes {
             let messages = self.messages.clone();
             self.logs.rotate(runtime.spec.name(), move |result| {
-                if let Err(trouble) = result {
-                    let remark = format!("cannot rotate its log: {}", chain(&trouble));
+                if let Err(file_error) = result {
+                    let remark = format!("cannot rotate its log: {}", chain(&file_error));
                     messages.send(Message::Remark(id, remark));
                 }
             });
@@ -1157,10 +1157,10 @@ impl Host {
                 service,
                 dir,
                 task,
-                trouble,
+                file_error,
             } => {
                 if let Some(id) = find(&service) {
-                    let problem = format!("log: {}", chain(&trouble));
+                    let problem = format!("log: {}", chain(&file_error));
                     self.reporter.notify(&format!(
                         "{service}: {problem}; the service keeps running, and lost output is counted"
                     ));

@@ -75,7 +75,7 @@ pub(super) struct Possession {
     /// The channel that passes a new listener to the control socket's task.
     server: UnboundedSender<Listener>,
     socket: endpoint::Place,
-    mend: Option<Mend>,
+    repair: Option<Repair>,
     said: Option<(String, Instant)>,
 }
 
@@ -88,23 +88,23 @@ pub(super) async fn changed(possession: Option<&Possession>) {
 }
 
 /// A pending repair.
-struct Mend {
+struct Repair {
     at: Instant,
     since: Instant,
     /// The losses as they were first seen. Other processes may have replaced the lost parts since.
-    seen: Losses,
+    seen: LostFiles,
 }
 
 /// The lost parts, with the way in which each was lost.
 #[derive(Clone, Copy, Default)]
-struct Losses {
+struct LostFiles {
     dir: Option<&'static str>,
     lock: Option<&'static str>,
     socket: Option<&'static str>,
     ledger: Option<&'static str>,
 }
 
-impl Losses {
+impl LostFiles {
     fn are_none(&self) -> bool {
         let Self {
             dir,
@@ -172,7 +172,7 @@ impl Possession {
             watch,
             server,
             socket,
-            mend: None,
+            repair: None,
             said: None,
         })
     }
@@ -183,33 +183,33 @@ impl Possession {
     }
 
     /// Returns the time of the pending repair, if any.
-    pub(super) fn mends_at(&self) -> Option<Instant> {
-        self.mend.as_ref().map(|mend| mend.at)
+    pub(super) fn repairs_at(&self) -> Option<Instant> {
+        self.repair.as_ref().map(|repair| repair.at)
     }
 
-    fn losses(&self, state: &StateDir, has_ledger: impl Fn() -> bool) -> io::Result<Losses> {
+    fn lost_files(&self, state: &StateDir, has_ledger: impl Fn() -> bool) -> io::Result<LostFiles> {
         let path = state.path();
-        let mut losses = Losses::default();
+        let mut lost = LostFiles::default();
         if !lock_file::leads_to(path, &self.dir)? {
-            losses.dir = match lock_file::is_deleted(&self.dir)? {
+            lost.dir = match lock_file::is_deleted(&self.dir)? {
                 true => Some("deleted"),
                 false => Some("moved"),
             };
-            return Ok(losses);
+            return Ok(lost);
         }
-        losses.lock = match self.lock.hold()? {
+        lost.lock = match self.lock.hold()? {
             Hold::Intact => None,
             Hold::Overwritten => Some("overwritten"),
             Hold::Deleted => Some("deleted"),
             Hold::Replaced => Some("replaced"),
         };
         if endpoint::place(path).ok() != Some(self.socket) {
-            losses.socket = missing(endpoint::place(path).is_ok());
+            lost.socket = missing(endpoint::place(path).is_ok());
         }
         if !has_ledger() {
-            losses.ledger = missing(fs::exists(state.ledger_path())?);
+            lost.ledger = missing(fs::exists(state.ledger_path())?);
         }
-        Ok(losses)
+        Ok(lost)
     }
 
     /// Takes the lost lock again, and returns whether that succeeded.
@@ -232,8 +232,13 @@ impl Possession {
 
     /// Creates the lost parts again, except those that only the host can create. Returns whether
     /// that was done.
-    fn mend(&mut self, state: &StateDir, losses: &Losses, since: Instant) -> Result<bool, Failure> {
-        let new_dir = match losses.dir {
+    fn repair(
+        &mut self,
+        state: &StateDir,
+        lost: &LostFiles,
+        since: Instant,
+    ) -> Result<bool, Failure> {
+        let new_dir = match lost.dir {
             Some(_) => {
                 state.prepare()?;
                 let opened = endpoint::open_dir(state.path());
@@ -241,7 +246,7 @@ impl Possession {
             }
             None => None,
         };
-        let is_lost = losses.dir.is_some() || losses.lock.is_some();
+        let is_lost = lost.dir.is_some() || lost.lock.is_some();
         let hold = self
             .lock
             .hold()
@@ -252,7 +257,7 @@ impl Possession {
         } else if is_lost && !self.retake(state, since)? {
             return Ok(false);
         }
-        if losses.dir.is_some() || losses.socket.is_some() {
+        if lost.dir.is_some() || lost.socket.is_some() {
             let listener =
                 Listener::bind(state.path()).map_err(super::failed("open the control socket"))?;
             self.socket = listener.place();
@@ -282,66 +287,66 @@ impl Possession {
 impl Host {
     /// Checks that everything is still in place, and schedules a repair if it is not.
     pub(super) fn look_at_possession(&mut self) {
-        let losses = self.losses();
+        let lost = self.lost_files();
         let now = Instant::now();
         let Some(possession) = &mut self.possession else {
             return;
         };
-        if possession.mend.is_none() && !losses.as_ref().is_ok_and(Losses::are_none) {
-            possession.mend = Some(Mend {
+        if possession.repair.is_none() && !lost.as_ref().is_ok_and(LostFiles::are_none) {
+            possession.repair = Some(Repair {
                 at: now + MOMENT,
                 since: now,
-                seen: losses.unwrap_or_default(),
+                seen: lost.unwrap_or_default(),
             });
         }
     }
 
-    fn losses(&self) -> io::Result<Losses> {
+    fn lost_files(&self) -> io::Result<LostFiles> {
         let has_ledger = || self.has_ledger();
-        let losses = self.possession.as_ref();
-        losses.map_or_else(
-            || Ok(Losses::default()),
-            |it| it.losses(&self.state, has_ledger),
+        let lost = self.possession.as_ref();
+        lost.map_or_else(
+            || Ok(LostFiles::default()),
+            |it| it.lost_files(&self.state, has_ledger),
         )
     }
 
     /// Repairs the losses, and reports them.
-    pub(super) fn mend_possession(&mut self) {
-        let losses = self.losses();
+    pub(super) fn repair_possession(&mut self) {
+        let lost = self.lost_files();
         let Some(mut possession) = self.possession.take() else {
             return;
         };
         let now = Instant::now();
-        let (since, seen) = match possession.mend.take() {
-            Some(mend) => (mend.since, mend.seen),
-            None => (now, Losses::default()),
+        let (since, seen) = match possession.repair.take() {
+            Some(repair) => (repair.since, repair.seen),
+            None => (now, LostFiles::default()),
         };
-        let mended = losses.map_err(super::failed("inspect the state directory"));
-        let mended = mended.and_then(|losses| match losses.are_none() {
+        let repaired = lost.map_err(super::failed("inspect the state directory"));
+        let repaired = repaired.and_then(|lost| match lost.are_none() {
             true => Ok(None),
             false => {
-                let is_done = possession.mend(&self.state, &losses, since)?;
-                Ok(Some((losses.seen_as(seen), is_done)))
+                let is_done = possession.repair(&self.state, &lost, since)?;
+                Ok(Some((lost.seen_as(seen), is_done)))
             }
         });
         let again = |pause| {
-            Some(Mend {
+            Some(Repair {
                 at: now + pause,
                 since,
                 seen,
             })
         };
-        match mended {
+        match repaired {
             Ok(None) => {}
-            Ok(Some((_, false))) => possession.mend = again(MOMENT),
-            Ok(Some((losses, true))) => {
-                let text = losses.text(&self.state);
+            Ok(Some((_, false))) => possession.repair = again(MOMENT),
+            Ok(Some((lost, true))) => {
+                let text = lost.text(&self.state);
                 if possession.is_new(&text) {
                     self.reporter.notify(&text);
                 }
-                match losses.dir {
+                match lost.dir {
                     Some(_) => self.furnish(),
-                    None if losses.ledger.is_some() => self.renew_ledger(),
+                    None if lost.ledger.is_some() => self.renew_ledger(),
                     None => {}
                 }
             }
@@ -354,7 +359,7 @@ impl Host {
                 if possession.is_new(&text) {
                     self.reporter.notify(&text);
                 }
-                possession.mend = again(PAUSE);
+                possession.repair = again(PAUSE);
             }
         }
         self.possession = Some(possession);

@@ -236,7 +236,9 @@ impl Host {
         self.logs.rotate(runtime.spec.name(), move |result| {
             respond(match result {
                 Ok(()) => Reply::document(&serde_json::json!({})),
-                Err(trouble) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&trouble)),
+                Err(file_error) => {
+                    Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &chain(&file_error))
+                }
             });
         });
     }

@@ -125,7 +125,7 @@ fn a_failure_is_said_once_and_so_is_its_end() {
     let (sender, reports) = mpsc::channel();
     let compressor = Compressor::new(move |name, _, report| {
         let what = match report {
-            Report::Failing(Task::Compression, trouble) => trouble.to_string(),
+            Report::Failing(Task::Compression, file_error) => file_error.to_string(),
             Report::Recovered(Task::Compression, _) => "recovered".to_owned(),
             report => panic!("{report:?}"),
         };

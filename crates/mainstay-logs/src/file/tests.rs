@@ -468,8 +468,8 @@ fn a_full_disk_is_said_once_and_the_loss_in_the_log() {
         lines: 3,
     };
     assert!(
-        matches!(&reports[..], [Report::Failing(_, trouble), Report::Recovered(_, said)]
-            if trouble.to_string() == format!("write {}", Path::new("logs").join(CURRENT).display()) && *said == lost),
+        matches!(&reports[..], [Report::Failing(_, file_error), Report::Recovered(_, said)]
+            if file_error.to_string() == format!("write {}", Path::new("logs").join(CURRENT).display()) && *said == lost),
         "{reports:?}"
     );
 }

@@ -123,7 +123,7 @@ impl Log {
         };
         let (before, after) = (bracket.before, bracket.after);
         let piece = &self.pieces[piece];
-        let judge = Judge {
+        let search = StampSearch {
             time,
             lean,
             // Stamps that a service writes itself must not mislead the search.
@@ -140,13 +140,13 @@ impl Log {
             Content::Gone => Ok(0),
             Content::Plain(file, len) => {
                 let limit = to.min(len);
-                let (from, to) = judge.narrow(&file, from.min(len), limit)?;
+                let (from, to) = search.narrow(&file, from.min(len), limit)?;
                 let part = Part {
                     file: &file,
                     from,
                     to,
                 };
-                let place = judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)?;
+                let place = search.first(&mut BufReader::with_capacity(BLOCK, part), from, to)?;
                 let is_unknown = lean == Lean::Late && place == limit && piece.begun == 0;
                 // Without any stamp, the creation time is the best estimate.
                 match is_unknown && before.is_none() && born_unstamped(&file)? >= time {
@@ -157,7 +157,7 @@ impl Log {
             Content::Packed(mut packed) => {
                 packed.skip(from)?;
                 let part = packed.take(to.saturating_sub(from));
-                judge.first(&mut BufReader::with_capacity(BLOCK, part), from, to)
+                search.first(&mut BufReader::with_capacity(BLOCK, part), from, to)
             }
         }
     }
@@ -196,7 +196,7 @@ impl Log {
 }
 
 /// The comparison of lines by their own stamps.
-struct Judge {
+struct StampSearch {
     time: u64,
     lean: Lean,
     /// The range outside of which stamps are ignored.
@@ -204,7 +204,7 @@ struct Judge {
     latest: u64,
 }
 
-impl Judge {
+impl StampSearch {
     /// Returns whether a line has the time or is younger, if it contains a stamp.
     fn is_at(&self, head: &[u8]) -> Option<bool> {
         let time = Stored::parse(head).time?;

@@ -48,11 +48,11 @@ pub(super) struct Worker {
 struct Alarm {
     shared: Arc<Shared>,
     events: Events,
-    trouble: Option<Trouble>,
+    reported: Option<Reported>,
 }
 
 /// A failure that was reported by [`SinkEvent::Failing`].
-struct Trouble {
+struct Reported {
     cause: String,
     kind: Kind,
 }
@@ -95,7 +95,7 @@ impl Worker {
         let alarm = Alarm {
             shared: shared.clone(),
             events,
-            trouble: None,
+            reported: None,
         };
         let mut worker = Self {
             shared,
@@ -137,7 +137,7 @@ impl Worker {
 
     async fn work(&mut self) {
         loop {
-            self.alarm.tell_overflow();
+            self.alarm.report_overflow();
             let Some((mut block, origin)) = self.next() else {
                 if self.alarm.kind() == Some(Kind::Overflow) {
                     self.recover();
@@ -350,12 +350,12 @@ impl Worker {
 
 impl Alarm {
     fn kind(&self) -> Option<Kind> {
-        self.trouble.as_ref().map(|trouble| trouble.kind)
+        self.reported.as_ref().map(|reported| reported.kind)
     }
 
     /// Reports a failure once.
     fn fail(&mut self, kind: Kind, cause: String) {
-        if self.trouble.is_some() {
+        if self.reported.is_some() {
             return;
         }
         let (sink, services) = self.who();
@@ -364,11 +364,11 @@ impl Alarm {
             services,
             error: cause.clone(),
         });
-        self.trouble = Some(Trouble { cause, kind });
+        self.reported = Some(Reported { cause, kind });
     }
 
-    fn tell_overflow(&mut self) {
-        if self.trouble.is_none() && !self.shared.lock().dropped.is_empty() {
+    fn report_overflow(&mut self) {
+        if self.reported.is_none() && !self.shared.lock().dropped.is_empty() {
             self.fail(
                 Kind::Overflow,
                 "lines arrive faster than it accepts them".to_owned(),
@@ -378,14 +378,14 @@ impl Alarm {
 
     /// Returns the notices for the target, the last one first.
     fn recover(&mut self) -> Vec<Block> {
-        let Some(trouble) = self.trouble.take() else {
+        let Some(reported) = self.reported.take() else {
             return Vec::new();
         };
         let dropped = std::mem::take(&mut self.shared.lock().dropped);
         let dropped: Vec<_> = dropped.into_iter().collect();
         let notices = dropped.iter().rev();
         let notices = notices
-            .map(|(name, lost)| notice(name, *lost, &trouble.cause))
+            .map(|(name, lost)| notice(name, *lost, &reported.cause))
             .collect();
         let (sink, services) = self.who();
         (self.events)(SinkEvent::Recovered {
@@ -414,7 +414,7 @@ async fn while_taking_in<T>(
     let shared = alarm.shared.clone();
     loop {
         spill(&shared, spool, down);
-        alarm.tell_overflow();
+        alarm.report_overflow();
         let closing = shared.lock().closing;
         // Work that never waits would not give the timer below a chance to run.
         if closing.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -536,7 +536,7 @@ mod tests {
             alarm: Alarm {
                 shared,
                 events: Arc::new(|_| ()),
-                trouble: None,
+                reported: None,
             },
             tries: 0,
             connected_at: Instant::now(),

@@ -37,7 +37,8 @@ use crate::state_dir;
 const KEPT_VERSIONS: u64 = 20;
 /// The longest wait for a registry that another process has locked. Locks last for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The wait once a lock has outlasted [`LOCK_TIMEOUT`]: one command opens the registry several times.
+/// The wait once a lock has outlasted [`LOCK_TIMEOUT`]: one command opens the registry several
+/// times.
 const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// The polling interval for a lock that the system cannot wait for.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
@@ -72,7 +73,7 @@ pub struct Registered {
 
 /// A requested change to one service.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct ChangeRequest {
     /// The service.
     pub name: ServiceName,
     /// The state in which the entry must be.
@@ -243,7 +244,7 @@ impl Registry {
             path: path.to_owned(),
             _place: place,
         };
-        registry.bury()?;
+        registry.repair_stale()?;
         Ok(registry)
     }
 
@@ -273,7 +274,7 @@ impl Registry {
     }
 
     /// Finishes the changes that dead owners left behind.
-    fn bury(&mut self) -> Result<(), Failure> {
+    fn repair_stale(&mut self) -> Result<(), Failure> {
         let dir = self.dir().to_owned();
         let tokens = owner::tokens(&dir);
         let known = |connection: &Connection| {
@@ -298,7 +299,7 @@ impl Registry {
                 Some(owner) if owner::lives(&dir, owner) => living.push(owner.token.clone()),
                 _ => {
                     let target = found.life.target();
-                    let (life, happened) = found.life.bury();
+                    let (life, happened) = found.life.repair_stale();
                     settle(&transaction, &name, &life, target).map_err(failed)?;
                     if let Some((event, why)) = happened {
                         note(&transaction, &name, event, life.version(), Some(&why))
@@ -397,18 +398,18 @@ impl Registry {
     ///
     /// # Errors `Refused` if a service is in another state than expected, or another process is
     /// changing it.
-    pub fn begin(mut self, wishes: &[Wish]) -> Result<Work, Error> {
+    pub fn begin(mut self, requests: &[ChangeRequest]) -> Result<Work, Error> {
         let path = self.path.clone();
         let failed = |error| Error::Failed(database("write to", &path, &error));
         let dir = self.dir().to_owned();
         let transaction = immediate(&mut self.connection).map_err(failed)?;
         let holder = Holder::new(&dir, random()?, now())
             .map_err(|error| cannot(Code::CannotWrite, "write next to", &path, &error))?;
-        let mut versions = Vec::with_capacity(wishes.len());
-        for wish in wishes {
-            let name = wish.name.as_str();
+        let mut versions = Vec::with_capacity(requests.len());
+        for request in requests {
+            let name = request.name.as_str();
             let found = read(&transaction, name).map_err(failed)?;
-            let change = match &wish.definition {
+            let change = match &request.definition {
                 None => Change::Delete,
                 Some(definition) => Change::Define {
                     is_another: found.as_ref().is_none_or(|it| it.etag != definition.etag()),
@@ -416,7 +417,7 @@ impl Registry {
             };
             let stored = found.as_ref().map(|it| it.life.clone());
             let owner = holder.owner.clone();
-            let begun = core::begin(&wish.name, stored, wish.expected, change, owner);
+            let begun = core::begin(&request.name, stored, request.expected, change, owner);
             let life = Stored::from(begun.map_err(Error::Refused)?);
             let new = match &life {
                 Stored::Pending(_) => Some(life.version()),
@@ -431,14 +432,17 @@ impl Registry {
             }
             write(&transaction, name, &life).map_err(failed)?;
             versions.push(life.target().unwrap_or(life.version()));
-            if let (Some(version), Some(definition)) = (new, &wish.definition) {
+            if let (Some(version), Some(definition)) = (new, &request.definition) {
                 define(&transaction, name, version, definition).map_err(failed)?;
             }
         }
         transaction.commit().map_err(failed)?;
         Ok(Work {
             registry: self,
-            names: wishes.iter().map(|wish| wish.name.clone()).collect(),
+            names: requests
+                .iter()
+                .map(|request| request.name.clone())
+                .collect(),
             versions,
             holder,
         })

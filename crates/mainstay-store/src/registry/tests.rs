@@ -30,20 +30,20 @@ fn definition(text: &str) -> Definition {
     }
 }
 
-fn wish(service: &str, expected: impl Into<Expected>, text: Option<&str>) -> Wish {
-    Wish {
+fn request(service: &str, expected: impl Into<Expected>, text: Option<&str>) -> ChangeRequest {
+    ChangeRequest {
         name: name(service),
         expected: expected.into(),
         definition: text.map(definition),
     }
 }
 
-fn begin(path: &Path, wish: Wish) -> Result<Work, Error> {
-    Registry::open(path)?.begin(&[wish])
+fn begin(path: &Path, request: ChangeRequest) -> Result<Work, Error> {
+    Registry::open(path)?.begin(&[request])
 }
 
 fn install(path: &Path, service: &str, text: &str) -> Version {
-    let work = begin(path, wish(service, Expected::Any, Some(text))).unwrap();
+    let work = begin(path, request(service, Expected::Any, Some(text))).unwrap();
     work.commit(&[None]).unwrap()[0]
 }
 
@@ -92,14 +92,14 @@ fn a_definition_lives() {
     let id = get(&path, "db").unwrap().id;
 
     // A change is in progress: others see the current definition and cannot change it.
-    let work = begin(&path, wish("db", 2, Some("three"))).unwrap();
+    let work = begin(&path, request("db", 2, Some("three"))).unwrap();
     assert_eq!(shown(&path, "db"), "updating 2 two");
     let busy = format!(
         "db is being changed by another mainstay process (pid {})",
         std::process::id()
     );
-    assert_eq!(refused(begin(&path, wish("db", 2, Some("four")))), busy);
-    assert_eq!(refused(begin(&path, wish("db", 2, None))), busy);
+    assert_eq!(refused(begin(&path, request("db", 2, Some("four")))), busy);
+    assert_eq!(refused(begin(&path, request("db", 2, None))), busy);
     work.roll_back("systemd refused").unwrap();
     assert_eq!(shown(&path, "db"), "active 2 two");
 
@@ -109,30 +109,33 @@ fn a_definition_lives() {
         (3, None, "db is at version 2, not 3"),
         (0, Some("four"), "db is already registered, at version 2"),
     ] {
-        assert_eq!(refused(begin(&path, wish("db", expected, text))), why);
+        assert_eq!(refused(begin(&path, request("db", expected, text))), why);
     }
     // All changes or none.
     let registry = Registry::open(&path).unwrap();
-    let both = [wish("web", 0, Some("web")), wish("db", 9, Some("four"))];
+    let both = [
+        request("web", 0, Some("web")),
+        request("db", 9, Some("four")),
+    ];
     assert_eq!(refused(registry.begin(&both)), "db is at version 2, not 9");
     assert_eq!(shown(&path, "web"), "nothing");
 
-    begin(&path, wish("db", 2, None))
+    begin(&path, request("db", 2, None))
         .unwrap()
         .delete(false)
         .unwrap();
     assert_eq!(shown(&path, "db"), "deleted 2 two");
     assert_eq!(
-        refused(begin(&path, wish("db", 2, None))),
+        refused(begin(&path, request("db", 2, None))),
         "db is not registered"
     );
     // A rollback restores the previous state, with and without an earlier definition.
-    begin(&path, wish("db", 0, Some("five")))
+    begin(&path, request("db", 0, Some("five")))
         .unwrap()
         .roll_back("")
         .unwrap();
     assert_eq!(shown(&path, "db"), "deleted 2 two");
-    begin(&path, wish("web", 0, Some("web")))
+    begin(&path, request("web", 0, Some("web")))
         .unwrap()
         .roll_back("")
         .unwrap();
@@ -152,7 +155,7 @@ fn a_definition_lives() {
     let one = registry.definition("db", Version(1)).unwrap();
     assert_eq!(one, Some(definition("one")));
 
-    begin(&path, wish("db", 3, None))
+    begin(&path, request("db", 3, None))
         .unwrap()
         .delete(true)
         .unwrap();
@@ -190,7 +193,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
     let path = sandbox.path().join("registry.db");
     for service in ["db", "web"] {
         // As if the process had died: its lock is released.
-        drop(begin(&path, wish(service, 0, Some("one"))).unwrap());
+        drop(begin(&path, request(service, 0, Some("one"))).unwrap());
         assert_eq!(shown(&path, service), "failed 1 one");
         assert!(
             get(&path, service)
@@ -202,13 +205,13 @@ fn what_has_failed_is_said_and_can_be_repaired() {
         );
     }
     // A second time.
-    drop(begin(&path, wish("db", 1, Some("two"))).unwrap());
+    drop(begin(&path, request("db", 1, Some("two"))).unwrap());
     assert_eq!(shown(&path, "db"), "failed 1 one");
     let why = get(&path, "db").unwrap().life.why().unwrap().to_owned();
     assert!(why.contains("the process that changed it died"), "{why}");
     assert_eq!(install(&path, "db", "one"), Version(1));
     assert_eq!(shown(&path, "db"), "active 1 one");
-    begin(&path, wish("web", 1, None))
+    begin(&path, request("web", 1, None))
         .unwrap()
         .delete(false)
         .unwrap();
@@ -227,7 +230,7 @@ fn only_its_owner_reads_it() {
     let path = sandbox.path().join("registry.db");
     install(&path, "db", "one");
     // Including the files beside it during a write.
-    let work = begin(&path, wish("db", 1, Some("two"))).unwrap();
+    let work = begin(&path, request("db", 1, Some("two"))).unwrap();
     let mut count = 0;
     for entry in std::fs::read_dir(sandbox.path()).unwrap() {
         let entry = entry.unwrap();
@@ -308,9 +311,9 @@ fn write_the_file_of_this_version() {
     assert!(!path.exists(), "an old file never changes");
     install(path, "db", "one");
     install(path, "db", "two");
-    drop(begin(path, wish("db", 2, Some("three"))).unwrap());
+    drop(begin(path, request("db", 2, Some("three"))).unwrap());
     install(path, "web", "web");
-    begin(path, wish("web", 1, None))
+    begin(path, request("web", 1, None))
         .unwrap()
         .delete(false)
         .unwrap();
@@ -362,7 +365,7 @@ fn count_up(path: &Path) {
         let version = seen.life.version();
         let count: u64 = seen.definition.manifest.parse().unwrap();
         let next = (count + 1).to_string();
-        match begin(path, wish("counter", version.0, Some(&next))) {
+        match begin(path, request("counter", version.0, Some(&next))) {
             Ok(work) => {
                 assert_eq!(work.commit(&[None]).unwrap(), [version.next()]);
                 return;
@@ -429,7 +432,7 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
         for count in 1.. {
             let text = format!("{} {count}", std::process::id());
             let registry = Registry::open(&path).unwrap();
-            let both = ["one", "other"].map(|it| wish(it, Expected::Any, Some(&text)));
+            let both = ["one", "other"].map(|it| request(it, Expected::Any, Some(&text)));
             let work = registry.begin(&both).unwrap();
             if count % 7 == 0 {
                 work.roll_back("for a test").unwrap();
@@ -441,8 +444,8 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
     }
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("registry.db");
-    let both = |text| ["one", "other"].map(|it| wish(it, Expected::Any, Some(text)));
-    let mut buried = 0;
+    let both = |text| ["one", "other"].map(|it| request(it, Expected::Any, Some(text)));
+    let mut repaired = 0;
     for round in 0..60_u64 {
         let registry = Registry::open(&path).unwrap();
         // Interrupted changes are finished.
@@ -477,8 +480,8 @@ fn whoever_opens_it_after_a_kill_finds_it_whole() {
             one.life.why(),
             last.detail.as_deref().filter(|why| why.contains("died"))
         );
-        buried += usize::from(one.life.why().is_some());
+        repaired += usize::from(one.life.why().is_some());
         assert_eq!(owner::tokens(sandbox.path()), [""; 0]);
     }
-    assert!(buried > 0, "no kill came in the middle of a change");
+    assert!(repaired > 0, "no kill came in the middle of a change");
 }

@@ -20,7 +20,7 @@ use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
 use super::descent::Descent;
 use super::disk::{Disk, read_through};
 use super::sys::{self, Dir, FileKind, Stat};
-use super::{Trouble, doing};
+use super::{SnapshotError, doing};
 
 /// The number of attempts to obtain a consistent copy.
 const PASSES: usize = 5;
@@ -530,7 +530,7 @@ pub(super) fn stored(root: &Root) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 
 /// Recreates a root in an empty directory from the contents in `from`. Each file is verified while
 /// it is copied.
-pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<(), Trouble> {
+pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<(), SnapshotError> {
     for entry in &root.entries {
         let name = sys::from_raw(&entry.path).map_err(doing("restore", to.path()))?;
         let path = to.path().join(&name);
@@ -547,7 +547,7 @@ pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<
                 });
                 match made {
                     Ok(copied) => {
-                        judge(&entry.path, copied, (*size, *sha256))?;
+                        check(&entry.path, copied, (*size, *sha256))?;
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -597,7 +597,7 @@ pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure>
 }
 
 /// Verifies the content of every file of a root.
-pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), Trouble> {
+pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), SnapshotError> {
     for entry in &root.entries {
         let Kind::File { size, sha256 } = &entry.kind else {
             continue;
@@ -606,25 +606,25 @@ pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), Trouble> {
         let file = open_stored(from, &name, &entry.path)?;
         let found = read_through(&file, |_, _| Ok(()));
         let found = found.map_err(doing("read", &from.path().join(&name)))?;
-        judge(&entry.path, found, (*size, *sha256))?;
+        check(&entry.path, found, (*size, *sha256))?;
     }
     Ok(())
 }
 
-fn open_stored(from: &Dir, name: &Path, path: &Raw) -> Result<File, Trouble> {
+fn open_stored(from: &Dir, name: &Path, path: &Raw) -> Result<File, SnapshotError> {
     match from.file(name) {
         Ok(file) => Ok(file),
-        Err(error) if has_gone(&error) => Err(Trouble::Damaged(format!("{path} is missing"))),
+        Err(error) if has_gone(&error) => Err(SnapshotError::Damaged(format!("{path} is missing"))),
         Err(error) => Err(doing("read", &from.path().join(name))(error).into()),
     }
 }
 
-fn judge(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), Trouble> {
+fn check(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), SnapshotError> {
     if found == wanted {
         return Ok(());
     }
     let (found, wanted) = (found.0, wanted.0);
-    Err(Trouble::Damaged(match found == wanted {
+    Err(SnapshotError::Damaged(match found == wanted {
         true => format!("the content of {path} has changed since it was copied"),
         false => format!("{path} has {found} bytes instead of {wanted}"),
     }))

@@ -40,13 +40,13 @@ pub use self::store::{Created, Listed, Occasion, Store};
 
 /// An error of a snapshot operation.
 #[derive(Debug)]
-enum Trouble {
+enum SnapshotError {
     /// The snapshot differs from what was recorded.
     Damaged(String),
     Failed(Failure),
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for SnapshotError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }

@@ -22,7 +22,7 @@ use super::copy::{Excess, excess_of, has_gone, make, seal};
 use super::descent::Descent;
 use super::store::{Occasion, Session, Store};
 use super::sys::{self, Dir, FileKind};
-use super::{Trouble, called_off, doing};
+use super::{SnapshotError, called_off, doing};
 
 /// The snapshot to restore.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +66,8 @@ impl Session<'_> {
                         kept_as,
                     });
                 }
-                Err(Trouble::Failed(failure)) => return Err(failure),
-                Err(Trouble::Damaged(why)) => {
+                Err(SnapshotError::Failed(failure)) => return Err(failure),
+                Err(SnapshotError::Damaged(why)) => {
                     let older = older_stable(&known, Some(id));
                     if let Which::Exactly(_) = which {
                         return Err(self.refuse_damaged(id, &why, older));
@@ -106,7 +106,7 @@ impl Session<'_> {
         &mut self,
         id: SnapshotId,
         keeps: bool,
-    ) -> Result<(Index, Option<SnapshotId>), Trouble> {
+    ) -> Result<(Index, Option<SnapshotId>), SnapshotError> {
         let index = self.index(id)?;
         let began = self.new_id()?;
         let mut moves = Vec::with_capacity(index.roots.len());
@@ -124,9 +124,9 @@ impl Session<'_> {
             true => Err(doing("restore", self.dir.path())(called_off()).into()),
             false => Ok(()),
         });
-        if let Err(trouble) = prepared {
+        if let Err(error) = prepared {
             self.undo(began, &journal)?;
-            return Err(trouble);
+            return Err(error);
         }
         journal.committed = true;
         self.write_journal(began, &journal)?;
@@ -176,7 +176,7 @@ impl Session<'_> {
         index: &Index,
         began: SnapshotId,
         journal: &mut Journal,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), SnapshotError> {
         let disk = self.disk();
         let mut made = Vec::with_capacity(journal.moves.len());
         for one in &mut journal.moves {

@@ -18,7 +18,7 @@ use mainstay_sys::private::create_private_dir;
 use super::copy::{self, Copy, looks_like, stored};
 use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
-use super::{Trouble, called_off, doing};
+use super::{SnapshotError, called_off, doing};
 use crate::state_dir::{StateDir, create_state_dir};
 
 /// The snapshots of a service. The directory need not exist.
@@ -330,7 +330,7 @@ impl Session<'_> {
         })
     }
 
-    pub(super) fn index(&self, id: SnapshotId) -> Result<Index, Trouble> {
+    pub(super) fn index(&self, id: SnapshotId) -> Result<Index, SnapshotError> {
         if !self.store.dir_of(id).is_dir() {
             let message = format!("{} has no snapshot {id}", self.store.service);
             let hint = format!(
@@ -339,14 +339,14 @@ impl Session<'_> {
             );
             return Err(Failure::new(Code::Unknown, message).hint(hint).into());
         }
-        self.store.index(id).map_err(Trouble::Damaged)
+        self.store.index(id).map_err(SnapshotError::Damaged)
     }
 
-    pub(super) fn tree(&self, id: SnapshotId, root: usize) -> Result<Dir, Trouble> {
+    pub(super) fn tree(&self, id: SnapshotId, root: usize) -> Result<Dir, SnapshotError> {
         let name = PathBuf::from(id.to_string())
             .join(TREE)
             .join(root.to_string());
-        let missing = |error| Trouble::Damaged(format!("{}: {error}", name.display()));
+        let missing = |error| SnapshotError::Damaged(format!("{}: {error}", name.display()));
         self.dir.dir(&name).map_err(missing)
     }
 
@@ -489,16 +489,16 @@ impl Session<'_> {
 
     /// Verifies the content of a snapshot. The inner error describes the damage.
     pub fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
-        let judged = self.index(id).and_then(|index| {
+        let checked = self.index(id).and_then(|index| {
             for (number, root) in index.roots.iter().enumerate() {
                 copy::verify(root, &self.tree(id, number)?)?;
             }
             Ok(index)
         });
-        match judged {
+        match checked {
             Ok(index) => Ok(Ok(index)),
-            Err(Trouble::Damaged(why)) => Ok(Err(why)),
-            Err(Trouble::Failed(failure)) => Err(failure),
+            Err(SnapshotError::Damaged(why)) => Ok(Err(why)),
+            Err(SnapshotError::Failed(failure)) => Err(failure),
         }
     }
 
@@ -512,8 +512,8 @@ impl Session<'_> {
     /// Deletes a snapshot, whether or not it is damaged.
     pub fn delete(&self, id: SnapshotId) -> Result<(), Failure> {
         match self.index(id) {
-            Ok(_) | Err(Trouble::Damaged(_)) => {}
-            Err(Trouble::Failed(failure)) => return Err(failure),
+            Ok(_) | Err(SnapshotError::Damaged(_)) => {}
+            Err(SnapshotError::Failed(failure)) => return Err(failure),
         }
         let name = PathBuf::from(id.to_string());
         let deleted = PathBuf::from(format!("{DELETED}{id}"));

@@ -170,7 +170,7 @@ fn whatever_happens(
     versions: u64,
     can_exchange: bool,
     act: impl Fn(&Store, &Place, &[SnapshotId]) -> Result<(), Failure>,
-    judge: impl Fn(&Store, &Place, &[SnapshotId], bool),
+    check: impl Fn(&Store, &Place, &[SnapshotId], bool),
 ) -> usize {
     let mut most = 0;
     for loss in [Loss::Nothing, Loss::Half, Loss::Everything] {
@@ -199,7 +199,7 @@ fn whatever_happens(
             assert_eq!(session.remarks, [""; 0], "{changes} changes, then {loss:?}");
             drop(session);
             place.assert_tidy();
-            judge(&store, &place, &ids, done.is_ok());
+            check(&store, &place, &ids, done.is_ok());
             most = most.max(changes);
             if !was_pulled {
                 break;

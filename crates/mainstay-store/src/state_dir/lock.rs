@@ -202,7 +202,7 @@ fn record(manifest: &str, orphan_markers: impl IntoIterator<Item = impl AsRef<st
 }
 
 /// The content of a lock file.
-enum Said<'t> {
+enum Content<'t> {
     Nothing,
     GivenBack,
     Signed(Record<'t>),
@@ -224,7 +224,7 @@ enum Holder {
     Unknown,
 }
 
-impl<'t> Said<'t> {
+impl<'t> Content<'t> {
     fn parse(text: &'t str) -> Self {
         let mut lines = text.lines().take_while(|line| !line.is_empty());
         let Some(first) = lines.next() else {
@@ -294,9 +294,9 @@ impl StateDir {
     /// Returns the PID of the supervisor in the record, if it is alive.
     pub fn holder(&self) -> Option<u32> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
-        match Said::parse(&text) {
-            Said::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
-            Said::Nothing | Said::GivenBack => None,
+        match Content::parse(&text) {
+            Content::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
+            Content::Nothing | Content::GivenBack => None,
         }
     }
 
@@ -304,8 +304,8 @@ impl StateDir {
     /// lock in good order.
     pub fn dead_holder(&self) -> Option<(Predecessor, String)> {
         let text = fs::read_to_string(self.lock_path()).ok()?;
-        match Said::parse(&text) {
-            Said::Signed(record) if record.holder() == Holder::Dead => {
+        match Content::parse(&text) {
+            Content::Signed(record) if record.holder() == Holder::Dead => {
                 Some((record.predecessor(), record.manifest.to_owned()))
             }
             _ => None,
@@ -316,16 +316,16 @@ impl StateDir {
     /// record is lost.
     pub fn may_be_orphaned(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
-        !matches!(Said::parse(&text), Said::GivenBack)
+        !matches!(Content::parse(&text), Content::GivenBack)
     }
 
     /// Returns whether a supervisor is alive, or was killed and left services.
     pub fn has_left_something(&self) -> bool {
         let text = fs::read_to_string(self.lock_path()).unwrap_or_default();
-        match Said::parse(&text) {
-            Said::GivenBack => false,
-            Said::Nothing => self.ledger_path().exists(),
-            Said::Signed(_) => true,
+        match Content::parse(&text) {
+            Content::GivenBack => false,
+            Content::Nothing => self.ledger_path().exists(),
+            Content::Signed(_) => true,
         }
     }
 
@@ -367,9 +367,9 @@ impl StateDir {
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
             Err(TryLockError::WouldBlock) => {
                 let text = read(&file);
-                let said = Said::parse(&text);
-                let is_dead = match &said {
-                    Said::Signed(record) => match record.holder() {
+                let content = Content::parse(&text);
+                let is_dead = match &content {
+                    Content::Signed(record) => match record.holder() {
                         Holder::Dead => true,
                         Holder::Lives | Holder::Unknown => {
                             let Record { pid, manifest, .. } = record;
@@ -377,7 +377,7 @@ impl StateDir {
                             return Ok(Try::Held(self.held(&who)));
                         }
                     },
-                    Said::Nothing | Said::GivenBack => false,
+                    Content::Nothing | Content::GivenBack => false,
                 };
                 // A child that a dead supervisor was starting holds the lock until it executes its
                 // program.
@@ -410,10 +410,10 @@ impl StateDir {
     fn claim(&self, file: File, path: &Path, remark: Option<String>) -> Result<Lock, Failure> {
         let before = read(&file);
         let mut manifest = "nothing yet";
-        let left = match Said::parse(&before) {
-            Said::Nothing => Left::Unknown,
-            Said::GivenBack => Left::Nothing,
-            Said::Signed(record) => {
+        let left = match Content::parse(&before) {
+            Content::Nothing => Left::Unknown,
+            Content::GivenBack => Left::Nothing,
+            Content::Signed(record) => {
                 manifest = record.manifest;
                 Left::Services(record.predecessor())
             }
@@ -485,7 +485,8 @@ mod tests {
 
     #[test]
     fn a_record_of_earlier_versions_is_read() {
-        let Said::Signed(record) = Said::parse("17\nweb.toml\ncgroup /x\n\nold rest\n") else {
+        let Content::Signed(record) = Content::parse("17\nweb.toml\ncgroup /x\n\nold rest\n")
+        else {
             panic!("it is signed");
         };
         assert_eq!((record.pid, record.birth), (17, None));
@@ -494,9 +495,9 @@ mod tests {
             ("web.toml", &["cgroup /x"][..])
         );
         for text in ["nonsense\n", ""] {
-            assert!(matches!(Said::parse(text), Said::Nothing), "{text:?}");
+            assert!(matches!(Content::parse(text), Content::Nothing), "{text:?}");
         }
-        assert!(matches!(Said::parse(GIVEN_BACK), Said::GivenBack));
-        assert!(matches!(Said::parse("\n17\n"), Said::GivenBack));
+        assert!(matches!(Content::parse(GIVEN_BACK), Content::GivenBack));
+        assert!(matches!(Content::parse("\n17\n"), Content::GivenBack));
     }
 }

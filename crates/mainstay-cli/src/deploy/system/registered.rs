@@ -9,7 +9,7 @@ use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::manifest_file::Loaded;
-use mainstay_store::registry::{Program, Registered, Registry, Wish, Work};
+use mainstay_store::registry::{ChangeRequest, Program, Registered, Registry, Work};
 use mainstay_store::state_dir::StateDir;
 
 use super::account;
@@ -30,10 +30,10 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
         ..
     } = order.record;
     let definition = definition(order.manifest, manager, mode.as_str())?;
-    let wishes = places
+    let requests = places
         .iter()
         .zip(&order.wanted)
-        .map(|(place, wanted)| Wish {
+        .map(|(place, wanted)| ChangeRequest {
             name: place.name.clone(),
             expected: order.expected,
             definition: Some(Definition {
@@ -42,7 +42,7 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
                 ..definition.clone()
             }),
         });
-    let wishes: Vec<Wish> = wishes.collect();
+    let requests: Vec<ChangeRequest> = requests.collect();
     let Some(place) = places.first() else {
         return Err(Failure::new(Code::Usage, "no services to install"));
     };
@@ -57,7 +57,7 @@ pub(super) fn begin(order: &Order<'_>, places: &[Installed]) -> Result<Work, Fai
         }
     })?;
     let registry = Registry::open(&path)?;
-    Ok(registry.begin(&wishes)?)
+    Ok(registry.begin(&requests)?)
 }
 
 /// Returns the program files of an order, where they can be read now.

@@ -16,7 +16,7 @@ use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
 use mainstay_store::snapshot::{CallOff, Created, Occasion, Store, Which};
 
-use super::{Change, Trouble};
+use super::{Change, UpdateError};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
 
@@ -27,7 +27,7 @@ const LAST_LINES: &str = "10";
 impl Change<'_> {
     /// Performs the update by stopping and starting the service. A stopped service is not started,
     /// unless it has failed and is therefore meant to run.
-    pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Option<Style>, Trouble> {
+    pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Option<Style>, UpdateError> {
         let was = installed.report()?;
         let is_up = was.state != StateName::Stopped;
         let is_failure = |exit: LastExit| exit.code != Some(0);
@@ -41,23 +41,23 @@ impl Change<'_> {
         let old = installed.spec(self.old.0)?;
         let mut kept = None;
         let tried = keep_state(installed, &old)
-            .map_err(Trouble::Failed)
+            .map_err(UpdateError::Failed)
             .and_then(|snapshot| {
                 kept = snapshot;
                 self.start(installed)
             });
-        if let Err(trouble) = tried {
+        if let Err(error) = tried {
             self.go_back(installed, &old, kept, is_up)?;
-            return Err(trouble);
+            return Err(error);
         }
         Ok(Some(Style::Restart))
     }
 
-    fn start(&self, installed: &Installed) -> Result<(), Trouble> {
+    fn start(&self, installed: &Installed) -> Result<(), UpdateError> {
         self.site.put(self.new.0, self.new.1)?;
         let spec = installed.spec(self.new.0)?;
         let give_up = |phase, why: &str| {
-            Trouble::GivenUp(GivenUp {
+            UpdateError::GivenUp(GivenUp {
                 style: Some(Style::Restart),
                 why: format!("the update was rolled back: {why}"),
                 phase,

@@ -13,10 +13,10 @@ use mainstay_host::embedded::{self, Definition};
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
-use super::{Change, Site, Trouble};
+use super::{Change, Site, UpdateError};
 use crate::client;
 use crate::deploy::artifact::Programs;
-use crate::deploy::embedded::{Saved, misfit, next_record, put, tell, witnesses};
+use crate::deploy::embedded::{Saved, misfit, next_record, notify, put, witnesses};
 use crate::deploy::registered;
 
 /// An installed service of the embedded manager.
@@ -102,7 +102,7 @@ impl Site for Embedded {
     ) -> Result<(), Failure> {
         self.put(definition, version)?;
         let name = self.name.as_str();
-        tell(&self.state, &[name], owner)?;
+        notify(&self.state, &[name], owner)?;
         let report = match client::block_on(client::status(&self.state))? {
             Err(absent) if absent.code() == Code::NotRunning => None,
             report => Some(report?),
@@ -133,7 +133,7 @@ impl Site for Embedded {
     }
 
     /// Writes the new definition. No supervisor is running, so nothing is started.
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
+    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError> {
         let (new, version) = change.new;
         let (mut all, _) = embedded::all(&self.state, &[]);
         all.retain(|it| *it.spec.name() != self.name);

@@ -11,7 +11,7 @@
 //!
 //! A failure undoes the steps in reverse order. If this process dies, the supervisor drops the
 //! candidate by itself, and the registry contains an unfinished change. The next process to start
-//! or change the service first restores the previous definition ([`mend`]).
+//! or change the service first restores the previous definition ([`repair`]).
 
 mod by_manager;
 mod embedded;
@@ -27,7 +27,7 @@ use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::ServiceName;
 use mainstay_host::output;
-use mainstay_store::registry::{self, Program, Registered, Registry, Wish};
+use mainstay_store::registry::{self, ChangeRequest, Program, Registered, Registry};
 use mainstay_store::state_dir::StateDir;
 
 pub(crate) use self::embedded::Embedded;
@@ -60,7 +60,7 @@ pub(crate) trait Site {
         owner: &str,
     ) -> Result<(), Failure>;
     /// Performs the change, except for the registry, when no supervisor can try it.
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble>;
+    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError>;
 }
 
 /// A new definition, and the stored version that it restores, if any.
@@ -87,16 +87,16 @@ pub(crate) enum Outcome {
 }
 
 /// The reason why a new definition is not in effect.
-pub(crate) enum Trouble {
+pub(crate) enum UpdateError {
     /// The definition was tried and rejected.
     GivenUp(GivenUp),
     /// The change failed and was undone.
     Failed(Failure),
     /// The outcome is indeterminate: the definition may or may not be in effect.
-    Torn(Failure),
+    Indeterminate(Failure),
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for UpdateError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -115,7 +115,7 @@ pub(crate) fn update(
     new: impl FnOnce(&Registry, &Registered) -> Result<New, Failure>,
 ) -> Result<Done, Failure> {
     let begun = SystemTime::now();
-    mend(site)?;
+    repair(site)?;
     let registry = Registry::open(&site.registry_path())?;
     let old = registry.get(site.name().as_str())?;
     let old = old.filter(|it| !matches!(it.life, Stored::Deleted(_)));
@@ -137,7 +137,7 @@ pub(crate) fn update(
     }
     let (new, kept) = new(&registry, &old)?;
     let is_same = old.definition.etag() == new.etag();
-    let work = registry.begin(&[Wish {
+    let work = registry.begin(&[ChangeRequest {
         name: site.name().clone(),
         // The expected version is the one that was examined, because a rollback returns to it.
         expected: match expected {
@@ -163,7 +163,7 @@ pub(crate) fn update(
     };
     let style = match change.perform() {
         Ok(style) => style,
-        Err(Trouble::GivenUp(given_up)) => {
+        Err(UpdateError::GivenUp(given_up)) => {
             work.roll_back(&given_up.why)?;
             return Ok(Done {
                 version: before,
@@ -171,15 +171,15 @@ pub(crate) fn update(
                 outcome: Outcome::RolledBack(given_up),
             });
         }
-        Err(Trouble::Failed(failure)) => {
+        Err(UpdateError::Failed(failure)) => {
             // The failure matters more. Any remaining part is repaired by the next process.
             drop(work.roll_back(failure.message()));
             return Err(failure);
         }
-        Err(Trouble::Torn(failure)) => {
+        Err(UpdateError::Indeterminate(failure)) => {
             // As if this process had died: the change stays unfinished.
             drop(work);
-            drop(mend(site));
+            drop(repair(site));
             return Err(failure);
         }
     };
@@ -187,7 +187,7 @@ pub(crate) fn update(
     let detail = kept.map(|kept| format!("back to version {kept}"));
     if let Err(failure) = work.commit_with(&[program], detail.as_deref()) {
         // The service returns to the definition in the registry.
-        drop(mend(site));
+        drop(repair(site));
         return Err(failure);
     }
     prune_programs(site, begun);
@@ -216,7 +216,7 @@ fn prune_programs(site: &dyn Site, begun: SystemTime) {
 ///
 /// # Errors `Busy` while another process is changing the service, and any failure of the repair. It
 /// must then be tried again.
-pub(crate) fn mend(site: &dyn Site) -> Result<(), Failure> {
+pub(crate) fn repair(site: &dyn Site) -> Result<(), Failure> {
     match half_done(site)? {
         Some((registry, found)) => put_back(site, registry, found),
         None => Ok(()),
@@ -236,7 +236,7 @@ fn half_done(site: &dyn Site) -> Result<Option<(Registry, Registered)>, Failure>
 /// Restores the last committed definition as the owner in the registry.
 fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<(), Failure> {
     let (definition, version) = (found.definition, found.life.version());
-    let work = registry.begin(&[Wish {
+    let work = registry.begin(&[ChangeRequest {
         name: site.name().clone(),
         expected: Expected::Version(version),
         definition: Some(definition.clone()),
@@ -251,11 +251,11 @@ fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<()
     }
 }
 
-/// Repairs a service before it is started, like [`mend`]. Without a repair to do, a registry that
+/// Repairs a service before it is started, like [`repair`]. Without a repair to do, a registry that
 /// cannot be written is not an error.
 ///
-/// # Errors As for [`mend`].
-pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
+/// # Errors As for [`repair`].
+pub(crate) fn repair_before_start(site: &dyn Site) -> Result<(), Failure> {
     let failure = match half_done(site) {
         Ok(Some((registry, found))) => return put_back(site, registry, found),
         Ok(None) => return Ok(()),
@@ -278,7 +278,7 @@ pub(crate) fn mend_before_start(site: &dyn Site) -> Result<(), Failure> {
 /// a start, the service is repaired if its last change was interrupted.
 pub(crate) fn control(installed: &Installed, verb: Verb) -> Result<ServiceReport, Failure> {
     if matches!(verb, Verb::Start | Verb::Restart) {
-        mend_before_start(installed)?;
+        repair_before_start(installed)?;
     }
     installed.control(verb)
 }
@@ -293,7 +293,7 @@ pub(crate) struct Change<'a> {
 
 impl Change<'_> {
     /// Performs the change, except for the registry.
-    fn perform(&self) -> Result<Option<Style>, Trouble> {
+    fn perform(&self) -> Result<Option<Style>, UpdateError> {
         match self.site.supervisor(self.old.0, self.new.0)? {
             Some(supervisor) => {
                 let (new, version) = self.new;
@@ -307,12 +307,12 @@ impl Change<'_> {
                 let name = self.site.name().as_str();
                 match client::block_on(client::try_out(&supervisor, name, &request))? {
                     Ok(Tried::Healthy(report)) => {
-                        self.take_over(&supervisor)?;
+                        self.commit_candidate(&supervisor)?;
                         let is_up = report.state != StateName::Stopped;
                         let update = report.update.filter(|_| is_up);
                         Ok(update.map(|update| update.style))
                     }
-                    Ok(Tried::GivenUp(given_up)) => Err(Trouble::GivenUp(given_up)),
+                    Ok(Tried::GivenUp(given_up)) => Err(UpdateError::GivenUp(given_up)),
                     Err(absent) if absent.code() == Code::NotRunning => self.site.change(self),
                     Err(failure) => Err(failure.into()),
                 }
@@ -322,7 +322,7 @@ impl Change<'_> {
     }
 
     /// Commits the candidate, which is healthy and held by the supervisor for a moment.
-    fn take_over(&self, supervisor: &StateDir) -> Result<(), Trouble> {
+    fn commit_candidate(&self, supervisor: &StateDir) -> Result<(), UpdateError> {
         let name = self.site.name().as_str();
         let decide = |decision| client::block_on(client::decide(supervisor, name, decision));
         if let Err(failure) = self.site.put(self.new.0, self.new.1) {
@@ -334,7 +334,7 @@ impl Change<'_> {
             Ok(_) => Ok(()),
             // The candidate was no longer held, or the supervisor that had to commit it is gone and
             // may have done so before.
-            Err(failure) => Err(Trouble::Torn(failure)),
+            Err(failure) => Err(UpdateError::Indeterminate(failure)),
         }
     }
 }

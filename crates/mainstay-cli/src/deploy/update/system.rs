@@ -10,7 +10,7 @@ use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
-use super::{Change, Site, Trouble};
+use super::{Change, Site, UpdateError};
 use crate::deploy::artifact::Programs;
 use crate::deploy::system::{self, Kept};
 use crate::installed::{Installed, Mode};
@@ -79,7 +79,7 @@ impl Site for Installed {
         }
     }
 
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, Trouble> {
+    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError> {
         change.by_manager(self)
     }
 }

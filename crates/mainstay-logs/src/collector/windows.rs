@@ -32,11 +32,11 @@ pub(super) struct Batch {
 }
 
 /// The supervisor's side.
-pub(super) struct Pump {
+pub(super) struct Collector {
     worker: Worker,
 }
 
-impl Pump {
+impl Collector {
     pub(super) fn start(
         capture: Capture,
         _pipes: &mut Pipes,

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
 use super::super::capture::{Capture, SourceId, Way};
-use super::super::file::Trouble;
+use super::super::file::FileError;
 use super::super::pipes::{OurEnd, Pipes};
 use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
 
@@ -42,8 +42,8 @@ pub(super) enum Taken {
     Some(usize),
 }
 
-pub(super) struct Hand {
-    hand: OwnedFd,
+pub(super) struct Handoff {
+    handoff: OwnedFd,
     note: File,
     /// Set to the source whose bytes pass through, according to the note.
     through: Option<SourceId>,
@@ -56,7 +56,7 @@ pub(super) struct Hand {
     unfinished: Option<(String, Vec<u8>)>,
 }
 
-impl Hand {
+impl Handoff {
     /// Recovers the handoff pipe of a supervisor that was killed: undoes its unfinished write in
     /// the files below `root_dir`.
     pub(super) fn new(pipes: &mut Pipes, root_dir: &Path) -> io::Result<Self> {
@@ -70,8 +70,8 @@ impl Hand {
         }
         let copy = io::pipe()?;
         rustix::io::ioctl_fionbio(&copy.0, true)?;
-        let mut hand = Self {
-            hand: pipes.hand()?,
+        let mut handoff = Self {
+            handoff: pipes.handoff()?,
             note,
             through: None,
             copy,
@@ -80,8 +80,8 @@ impl Hand {
             grown: false,
             unfinished: None,
         };
-        hand.recover(root_dir)?;
-        Ok(hand)
+        handoff.recover(root_dir)?;
+        Ok(handoff)
     }
 
     /// Returns whether there is memory to release.
@@ -120,15 +120,16 @@ impl Hand {
     fn pass(&mut self, capture: &mut Capture, source: SourceId, pipe: &OurEnd, held: u64) -> usize {
         self.grow(held);
         let length = usize::try_from(held).unwrap_or(usize::MAX);
-        let hand = &self.hand;
-        let count = pipe.take(|reader| splice(reader, None, hand, None, length, NOW).unwrap_or(0));
+        let handoff = &self.handoff;
+        let count =
+            pipe.take(|reader| splice(reader, None, handoff, None, length, NOW).unwrap_or(0));
         let mut left = count;
         let file = capture.file(source);
         while left > 0
             && let Ok(room) = file.room()
         {
             let mut offset = room.offset;
-            match splice(&self.hand, None, room.file, Some(&mut offset), left, NOW) {
+            match splice(&self.handoff, None, room.file, Some(&mut offset), left, NOW) {
                 Ok(written @ 1..) => {
                     file.wrote(written as u64);
                     left -= written;
@@ -140,7 +141,7 @@ impl Hand {
         }
         while left > 0 {
             let mut bytes = vec![0; left.min(SMALL_BUFFER)];
-            match rustix::io::read(&self.hand, &mut bytes) {
+            match rustix::io::read(&self.handoff, &mut bytes) {
                 Ok(read @ 1..) => {
                     capture.put(source, &bytes[..read]);
                     left -= read;
@@ -194,9 +195,9 @@ impl Hand {
         self.through = None;
         match note(&self.note, capture, source, &pipe.name, taken) {
             Ok(()) => {
-                pipe.take(|reader| move_all(reader, &self.hand, taken));
+                pipe.take(|reader| move_all(reader, &self.handoff, taken));
                 capture.write(source, bytes);
-                move_all(&self.hand, &self.null, taken);
+                move_all(&self.handoff, &self.null, taken);
             }
             // Nothing can be written: `put` writes the bytes or counts them as lost.
             Err(_) => {
@@ -221,14 +222,14 @@ impl Hand {
         // it.
         let _ = note(&self.note, capture, source, name, bytes.len());
         capture.write(source, &bytes);
-        move_all(&self.hand, &self.null, bytes.len());
+        move_all(&self.handoff, &self.null, bytes.len());
         capture.settle();
     }
 
     /// Drops content that no source has resumed, because its pipe has no service.
     pub(super) fn forget(&mut self) {
         if let Some((_, bytes)) = self.unfinished.take() {
-            move_all(&self.hand, &self.null, bytes.len());
+            move_all(&self.handoff, &self.null, bytes.len());
         }
     }
 
@@ -254,12 +255,12 @@ impl Hand {
             self.grown = true;
             // An unprivileged user may have only a few large pipes; small ones take more rounds.
             let _ = fcntl_setpipe_size(&self.copy.1, LARGE_PIPE);
-            let _ = fcntl_setpipe_size(&self.hand, LARGE_PIPE);
+            let _ = fcntl_setpipe_size(&self.handoff, LARGE_PIPE);
         }
     }
 
     fn recover(&mut self, root_dir: &Path) -> io::Result<()> {
-        let held = rustix::io::ioctl_fionread(&self.hand)?;
+        let held = rustix::io::ioctl_fionread(&self.handoff)?;
         if held == 0 {
             return Ok(());
         }
@@ -267,7 +268,7 @@ impl Hand {
         self.note.read_to_string(&mut text)?;
         let length = usize::try_from(held).unwrap_or(usize::MAX);
         let Some(note) = text.lines().next().and_then(Note::parse) else {
-            move_all(&self.hand, &self.null, length);
+            move_all(&self.handoff, &self.null, length);
             return Ok(());
         };
         if let Some(began) = note.began
@@ -275,14 +276,14 @@ impl Hand {
         {
             if began.count != held {
                 // All of it was written, and some of it had already been dropped.
-                move_all(&self.hand, &self.null, length);
+                move_all(&self.handoff, &self.null, length);
                 return Ok(());
             }
             written.undo()?;
         }
         self.grow(u64::MAX);
         let mut bytes = vec![0; length];
-        let count = tee(&self.hand, &self.copy.1, length, NOW)?;
+        let count = tee(&self.handoff, &self.copy.1, length, NOW)?;
         self.copy.0.read_exact(&mut bytes[..count])?;
         bytes.truncate(count);
         self.unfinished = Some((note.pipe, bytes));
@@ -430,11 +431,11 @@ fn note(
     source: SourceId,
     pipe: &str,
     count: usize,
-) -> Result<(), Trouble> {
+) -> Result<(), FileError> {
     let (inode, offset) = capture.file(source).place()?;
     let dir = capture.dir(source).display();
     let line = format!("{pipe} {dir} {inode} {offset} {count} .\n");
-    note_down(note, &line).map_err(|error| Trouble {
+    note_down(note, &line).map_err(|error| FileError {
         operation: "write",
         path: ".note".into(),
         error,

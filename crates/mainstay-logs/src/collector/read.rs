@@ -19,13 +19,13 @@ pub(super) enum Taken {
     Some(usize),
 }
 
-pub(super) struct Hand {
+pub(super) struct Handoff {
     buffer: Vec<u8>,
     /// The beginnings of unfinished lines.
     unfinished: HashMap<SourceId, Vec<u8>>,
 }
 
-impl Hand {
+impl Handoff {
     #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
     pub(super) fn new(_pipes: &mut Pipes, _root_dir: &Path) -> io::Result<Self> {
         Ok(Self {

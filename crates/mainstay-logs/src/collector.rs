@@ -5,7 +5,7 @@
 //! one batch collects many small writes. The first line after silence is read at once. The rest is
 //! proportional to the size of the pipe: 2 ms for 1 MiB. Pipes grow to that size only once they
 //! have been busy, and large buffers exist only while some pipe is, so an idle service costs
-//! nothing. [`Hand`] moves a batch from a pipe to a file.
+//! nothing. [`Handoff`] moves a batch from a pipe to a file.
 
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::Path;
@@ -23,16 +23,16 @@ use super::orders::{Receiver, Worker};
 use super::pipes::{OurEnd, Pipes};
 use super::{Command, Scope, Summary, Wanted};
 
-#[cfg_attr(target_os = "linux", path = "pump/hand.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "pump/read.rs")]
-mod hand;
+#[cfg_attr(target_os = "linux", path = "collector/handoff.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "collector/read.rs")]
+mod handoff;
 #[cfg_attr(
     any(target_os = "linux", target_os = "android"),
-    path = "pump/epoll.rs"
+    path = "collector/epoll.rs"
 )]
 mod poll;
 
-use hand::{Hand, Taken};
+use handoff::{Handoff, Taken};
 use poll::Poller;
 
 /// The initial capacity of a pipe.
@@ -58,14 +58,14 @@ const SILENCE: Duration = Duration::from_millis(100);
 const WAKE: usize = usize::MAX;
 
 /// The supervisor's side, which sends commands to the thread.
-pub(super) struct Pump {
+pub(super) struct Collector {
     worker: Worker,
     wake: PipeWriter,
 }
 
-impl Pump {
+impl Collector {
     pub(super) fn start(capture: Capture, pipes: &mut Pipes, root_dir: &Path) -> io::Result<Self> {
-        let hand = Hand::new(pipes, root_dir)?;
+        let handoff = Handoff::new(pipes, root_dir)?;
         let (wake_reader, wake) = io::pipe()?;
         rustix::io::ioctl_fionbio(&wake_reader, true)?;
         rustix::io::ioctl_fionbio(&wake, true)?;
@@ -74,7 +74,7 @@ impl Pump {
         let reader = Reader {
             capture,
             poller,
-            hand,
+            handoff,
             sources: Slab::default(),
             again: Vec::new(),
         };
@@ -140,7 +140,7 @@ enum Next {
 struct Reader {
     capture: Capture,
     poller: Poller,
-    hand: Hand,
+    handoff: Handoff,
     /// The sources by [`SourceId`].
     sources: Slab<Source>,
     /// Sources to read without a notification, because each arrival is notified only once.
@@ -165,9 +165,10 @@ impl Reader {
             }
         };
         for (id, source) in self.sources.iter() {
-            self.hand.resume(&mut self.capture, id, &source.pipe.name);
+            self.handoff
+                .resume(&mut self.capture, id, &source.pipe.name);
         }
-        self.hand.forget();
+        self.handoff.forget();
         later.into_iter().for_each(|command| self.perform(command));
         if ends {
             return self.finish(orders);
@@ -175,14 +176,14 @@ impl Reader {
         let mut ready = Vec::new();
         loop {
             ready.clear();
-            let timeout = match (self.again.is_empty(), self.hand.is_large()) {
+            let timeout = match (self.again.is_empty(), self.handoff.is_large()) {
                 (false, _) => Some(Duration::ZERO),
                 (true, true) => Some(SILENCE),
                 (true, false) => None,
             };
             match self.poller.wait(timeout, &mut ready) {
                 Ok(()) if ready.is_empty() && self.again.is_empty() => {
-                    self.hand.rest();
+                    self.handoff.rest();
                     self.capture.rest();
                 }
                 Ok(()) => {}
@@ -336,19 +337,19 @@ impl Reader {
             // The keeper has it open too, so closing it here does not end the notifications.
             self.poller.remove(&source.pipe.reader, id);
         }
-        self.hand.released(id);
+        self.handoff.released(id);
         self.capture.close(id);
     }
 
     fn batch(&mut self, id: SourceId, now: Instant) -> Next {
         let Reader {
             capture,
-            hand,
+            handoff,
             sources,
             ..
         } = self;
         let source = &mut sources[id];
-        match hand.take(capture, id, &source.pipe, false) {
+        match handoff.take(capture, id, &source.pipe, false) {
             Taken::Nothing => Next::Whenever,
             Taken::All(count) => source.after_batch(count, now),
             Taken::Some(count) => {
@@ -378,7 +379,7 @@ impl Reader {
     fn drain(&mut self, id: SourceId) {
         let Reader {
             capture,
-            hand,
+            handoff,
             sources,
             ..
         } = self;
@@ -387,7 +388,7 @@ impl Reader {
         };
         let mut left = source.pipe.held();
         while left > 0 {
-            match hand.take(capture, id, &source.pipe, true) {
+            match handoff.take(capture, id, &source.pipe, true) {
                 Taken::Nothing => break,
                 Taken::All(count) | Taken::Some(count) => {
                     left = left.saturating_sub(count as u64);
