@@ -30,7 +30,7 @@ use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
 use super::artifact::Programs;
-use super::registered::{self, Witness};
+use super::registered::{self, Evidence};
 use super::{refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, find};
@@ -114,8 +114,8 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
         report.state_problem = report.state_problem.take().or(Some(problem));
         return;
     }
-    let witnesses = registered_witnesses(state, &report.name, &registered).into_iter();
-    let causes = witnesses.flat_map(|witness| witness.causes);
+    let evidence = registered_evidence(state, &report.name, &registered).into_iter();
+    let causes = evidence.flat_map(|it| it.causes);
     let drift = causes.chain(outdated(state, &registered, report)).collect();
     let known = registered.as_ref().ok().and_then(Option::as_ref);
     report.version = known.map(|it| it.life.version().0);
@@ -125,30 +125,30 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
 
 /// Collects the evidence about a service from all sources, including the daemon. `None` if the
 /// service is not the embedded manager's. Blocks.
-pub(crate) fn witnesses(state: &StateDir, name: &str) -> Result<Option<Vec<Witness>>, Failure> {
+pub(crate) fn evidence(state: &StateDir, name: &str) -> Result<Option<Vec<Evidence>>, Failure> {
     const DAEMON: &str = "manager";
     if !has_left(state, name, false) {
         return Ok(None);
     }
     let registered = find(&registry_path(state), name);
-    let mut witnesses = registered_witnesses(state, name, &registered);
+    let mut evidence = registered_evidence(state, name, &registered);
     let answer = client::block_on(client::status(state))?;
     let report = answer.map(|report| report.services.into_iter().find(|it| it.name == name));
-    witnesses.push(match report {
+    evidence.push(match report {
         Ok(Some(report)) => {
             let causes = outdated(state, &registered, &report).into_iter().collect();
-            Witness::says(DAEMON, report.state.to_string(), causes)
+            Evidence::observed(DAEMON, report.state.to_string(), causes)
         }
         Ok(None) => {
             let why = "the running supervisor does not manage it: install it again".to_owned();
-            Witness::disagrees(DAEMON, "unknown", vec![why])
+            Evidence::disagrees(DAEMON, "unknown", vec![why])
         }
         Err(absent) if absent.code() == Code::NotRunning => {
-            Witness::agrees(DAEMON, "gone", Some(absent.message().to_owned()))
+            Evidence::agrees(DAEMON, "gone", Some(absent.message().to_owned()))
         }
-        Err(failure) => Witness::disagrees(DAEMON, "silent", vec![failure.message().to_owned()]),
+        Err(failure) => Evidence::disagrees(DAEMON, "silent", vec![failure.message().to_owned()]),
     });
-    Ok(Some(witnesses))
+    Ok(Some(evidence))
 }
 
 fn outdated(
@@ -163,12 +163,12 @@ fn outdated(
     )
 }
 
-fn registered_witnesses(
+fn registered_evidence(
     state: &StateDir,
     name: &str,
     registered: &Result<Option<Registered>, Failure>,
-) -> Vec<Witness> {
-    registered::witnesses(registered, |registered| {
+) -> Vec<Evidence> {
+    registered::evidence(registered, |registered| {
         let (definition, version) = (&registered.definition, registered.life.version());
         let place = place(state, name);
         let path = place.join(format!("manifest.{}", definition.format.name()));
@@ -187,7 +187,7 @@ fn registered_witnesses(
             )),
             Err(why) => Some(why),
         });
-        vec![Witness::of("manifest", causes)]
+        vec![Evidence::of("manifest", causes)]
     })
 }
 

@@ -20,33 +20,34 @@ use crate::installed::find;
 
 /// One piece of evidence about a service's state, from a single source.
 #[derive(Debug, Serialize)]
-pub(crate) struct Witness {
+pub(crate) struct Evidence {
     name: &'static str,
     /// The reported state, in a word or two.
-    claim: String,
+    #[serde(rename = "claim")]
+    observation: String,
     detail: Option<String>,
     /// The deviations from what is registered, one sentence each.
     #[serde(skip)]
     pub(crate) causes: Vec<String>,
 }
 
-impl Witness {
+impl Evidence {
     /// Returns a line for people, ending in a newline.
     pub(crate) fn line(&self) -> String {
         let detail = self.detail.as_deref().filter(|_| self.causes.is_empty());
         let detail = detail.map(|text| format!("  ({text})")).unwrap_or_default();
-        format!("{:<10}  {}{detail}\n", self.name, self.claim)
+        format!("{:<10}  {}{detail}\n", self.name, self.observation)
     }
 
     pub(crate) fn agrees(
         name: &'static str,
-        claim: impl Into<String>,
+        observation: impl Into<String>,
         detail: Option<String>,
     ) -> Self {
-        let (claim, causes) = (claim.into(), Vec::new());
+        let (observation, causes) = (observation.into(), Vec::new());
         Self {
             name,
-            claim,
+            observation,
             detail,
             causes,
         }
@@ -54,22 +55,22 @@ impl Witness {
 
     pub(crate) fn disagrees(
         name: &'static str,
-        claim: impl Into<String>,
+        observation: impl Into<String>,
         causes: Vec<String>,
     ) -> Self {
         Self {
             name,
-            claim: claim.into(),
+            observation: observation.into(),
             detail: causes.first().cloned(),
             causes,
         }
     }
 
     /// Evidence with the given state. `causes` are its deviations from what is registered.
-    pub(crate) fn says(name: &'static str, claim: String, causes: Vec<String>) -> Self {
+    pub(crate) fn observed(name: &'static str, observation: String, causes: Vec<String>) -> Self {
         match causes.is_empty() {
-            true => Self::agrees(name, claim, None),
-            false => Self::disagrees(name, claim, causes),
+            true => Self::agrees(name, observation, None),
+            false => Self::disagrees(name, observation, causes),
         }
     }
 
@@ -181,44 +182,44 @@ pub(crate) fn unseen(registered: &Result<Option<Registered>, Failure>) -> Option
 
 /// Collects the evidence from the registry, from `others` that depend on the registered definition,
 /// and from the program file.
-pub(crate) fn witnesses(
+pub(crate) fn evidence(
     registered: &Result<Option<Registered>, Failure>,
-    others: impl FnOnce(&Registered) -> Vec<Witness>,
-) -> Vec<Witness> {
+    others: impl FnOnce(&Registered) -> Vec<Evidence>,
+) -> Vec<Evidence> {
     const NAME: &str = "registry";
     let registered = match registered {
         Ok(Some(registered)) => registered,
         Ok(None) => {
             let why = "it is not in the registry: install it again".to_owned();
-            return vec![Witness::disagrees(NAME, "unknown", vec![why])];
+            return vec![Evidence::disagrees(NAME, "unknown", vec![why])];
         }
         Err(failure) => {
             let why = failure.message().to_owned();
-            return vec![Witness::disagrees(NAME, "unreadable", vec![why])];
+            return vec![Evidence::disagrees(NAME, "unreadable", vec![why])];
         }
     };
     let life = &registered.life;
-    let claim = format!("{}, version {}", life.state(), life.version());
-    let mut witnesses = vec![match life.why() {
-        Some(why) => Witness::disagrees(NAME, claim, vec![why.to_owned()]),
+    let observation = format!("{}, version {}", life.state(), life.version());
+    let mut evidence = vec![match life.why() {
+        Some(why) => Evidence::disagrees(NAME, observation, vec![why.to_owned()]),
         None => {
             let etag = format!("etag {}", registered.etag.as_str());
-            Witness::agrees(NAME, claim, Some(etag))
+            Evidence::agrees(NAME, observation, Some(etag))
         }
     }];
-    witnesses.extend(others(registered));
-    witnesses.push(match &registered.program {
+    evidence.extend(others(registered));
+    evidence.push(match &registered.program {
         Some(program) => {
             let change = program.change();
             let path = || program.path.display().to_string();
-            Witness {
+            Evidence {
                 detail: change.clone().or_else(|| Some(path())),
-                ..Witness::of("program", change.into_iter().collect())
+                ..Evidence::of("program", change.into_iter().collect())
             }
         }
-        None => Witness::agrees("program", "not registered", None),
+        None => Evidence::agrees("program", "not registered", None),
     });
-    witnesses
+    evidence
 }
 
 /// Compares the installed copy of the manifest with the registered one.

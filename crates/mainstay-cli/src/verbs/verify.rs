@@ -8,7 +8,7 @@ use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use crate::deploy::embedded;
-use crate::deploy::registered::Witness;
+use crate::deploy::registered::Evidence;
 use crate::installed::Installed;
 
 /// Check a service against its registered definition, unit files and running state
@@ -28,21 +28,22 @@ pub(crate) struct Verify {
 struct Report {
     name: String,
     verdict: &'static str,
-    witnesses: Vec<Witness>,
+    #[serde(rename = "witnesses")]
+    evidence: Vec<Evidence>,
     causes: Vec<String>,
 }
 
 impl Verify {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let witnesses = match embedded::witnesses(state, &self.name)? {
-            Some(witnesses) => witnesses,
+        let evidence = match embedded::evidence(state, &self.name)? {
+            Some(evidence) => evidence,
             None => {
                 let installed = Installed::named(state, std::slice::from_ref(&self.name))?;
                 installed.iter().try_for_each(Installed::check_access)?;
-                installed.iter().flat_map(Installed::witnesses).collect()
+                installed.iter().flat_map(Installed::evidence).collect()
             }
         };
-        let causes = witnesses.iter().flat_map(|witness| witness.causes.clone());
+        let causes = evidence.iter().flat_map(|it| it.causes.clone());
         let causes: Vec<String> = causes.collect();
         let (verdict, code) = match causes.is_empty() {
             true => ("agree", ExitCode::SUCCESS),
@@ -52,14 +53,14 @@ impl Verify {
             output::document(&Report {
                 name: self.name,
                 verdict,
-                witnesses,
+                evidence,
                 causes,
             })?;
             return Ok(code);
         }
         let mut text = String::new();
-        for witness in &witnesses {
-            text += &witness.line();
+        for source in &evidence {
+            text += &source.line();
         }
         for cause in &causes {
             text += &format!("{}: {cause}\n", self.name);

@@ -49,7 +49,7 @@ fn status_says_what_is() {
 }
 
 #[test]
-fn verbs_wait_until_the_service_has_come_to_rest() {
+fn verbs_wait_until_the_service_has_settled() {
     let (supervisor, sandbox) = supervise(TWO);
     event(&supervisor, "api", "ready");
     let state = |answer: Value| answer["services"][0]["state"].clone();

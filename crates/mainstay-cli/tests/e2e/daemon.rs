@@ -225,7 +225,7 @@ fn services_come_change_and_go_while_others_run_untouched() {
 
 /// The log contains the output that a service writes while it is stopped for removal.
 #[test]
-fn last_words_of_a_removed_service_are_kept() {
+fn recent_output_of_a_removed_service_is_kept() {
     let sandbox = Sandbox::new();
     let supervisor = daemon(&sandbox, &[]);
     wait_up(&sandbox);

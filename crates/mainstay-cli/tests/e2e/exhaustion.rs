@@ -174,8 +174,8 @@ fn a_name_that_no_thread_is_left_for_is_asked_for_later() {
 }
 
 /// Runs the pair with its state on a small tmpfs. `break_it` makes the file system unusable, and
-/// `mend` repairs it.
-fn on_a_file_system(options: &str, break_it: impl Fn(&Path), mend: impl Fn(&Path)) {
+/// `repair` repairs it.
+fn on_a_file_system(options: &str, break_it: impl Fn(&Path), repair: impl Fn(&Path)) {
     let port = mainstay_testkit::free_port();
     let (sandbox, manifest) = sandbox(&pair(&format!(
         r#"
@@ -198,7 +198,7 @@ fn on_a_file_system(options: &str, break_it: impl Fn(&Path), mend: impl Fn(&Path
     events(&supervisor, "worker", "exited", 5);
     assert_eq!(service(&sandbox, "steady")["pid"], steady["pid"]);
     json(&sandbox, &["restart", "worker", "--json"]);
-    mend(&dir);
+    repair(&dir);
     assert_recovers(supervisor, &sandbox, &steady);
     let unmounted = std::process::Command::new("umount").arg(&dir).status();
     assert!(unmounted.is_ok_and(|status| status.success()));

@@ -334,7 +334,7 @@ fn rounds() -> usize {
 
 /// Services that report readiness and exit at once, each needed by a counting one.
 #[track_caller]
-fn last_words_count(command: &str, ready: &str) {
+fn recent_output_counts(command: &str, ready: &str) {
     let (mut supervisor, sandbox) = supervise(&format!(
         r#"
         [service.a]
@@ -364,7 +364,7 @@ fn last_words_count(command: &str, ready: &str) {
 
 #[test]
 fn a_line_before_the_exit_counts() {
-    last_words_count(
+    recent_output_counts(
         r#"["sh", "-c", "echo migrated"]"#,
         r#"{ log = "^migrated$" }"#,
     );
@@ -372,7 +372,7 @@ fn a_line_before_the_exit_counts() {
 
 #[test]
 fn an_unfinished_line_before_the_exit_counts() {
-    last_words_count(
+    recent_output_counts(
         r#"["sh", "-c", "printf migrated"]"#,
         r#"{ log = "^migrated$" }"#,
     );
@@ -380,7 +380,7 @@ fn an_unfinished_line_before_the_exit_counts() {
 
 #[test]
 fn a_notice_before_the_exit_counts() {
-    last_words_count(r#"["PUPPET", "notify", "READY=1"]"#, "{ notify = true }");
+    recent_output_counts(r#"["PUPPET", "notify", "READY=1"]"#, "{ notify = true }");
 }
 
 /// The reason why a service is down, its last exit and its next start are in the table, in JSON and

@@ -108,7 +108,7 @@ fn every_line_comes_once_however_often_the_supervisor_is_killed() {
 /// Output that a service writes without a supervisor is available to the next one, even if the
 /// service is gone by then.
 #[test]
-fn last_words_wait_for_the_next_supervisor() {
+fn recent_output_waits_for_the_next_supervisor() {
     let (sandbox, manifest) = sandbox(
         r#"
         [service.a]

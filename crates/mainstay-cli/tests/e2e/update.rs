@@ -167,7 +167,7 @@ fn gives_up(services: &str, canary_ms: u64, phase: &str, why: &str) -> Value {
 }
 
 #[test]
-fn what_exits_at_once_is_given_up_with_its_last_words() {
+fn what_exits_at_once_is_given_up_with_its_recent_output() {
     let body = gives_up(
         r#"
         [service.shop]

@@ -120,7 +120,8 @@ impl RestartHistory {
         self.recent.clear();
     }
 
-    /// Returns whether [`RestartHistory::good_run`] or [`RestartHistory::recover`] would reset anything.
+    /// Returns whether [`RestartHistory::good_run`] or [`RestartHistory::recover`] would reset
+    /// anything.
     pub(super) fn has_failures(&self) -> bool {
         let has_streak = self.streak > 0 || self.retries > 0 || self.restored.is_some();
         has_streak || self.crash_loop.is_some()

@@ -260,7 +260,7 @@ pub enum Action {
     /// Cancels a restore and leaves the state as it was, unless the restore can no longer be
     /// undone. The host answers [`Event::Restored`] soon.
     AbandonRestore(ServiceId, Token),
-    /// Records the checkpoint of the service, which has changed. [`Action::Tell`] implies this.
+    /// Records the checkpoint of the service, which has changed. [`Action::Emit`] implies this.
     Record(ServiceId),
     /// Reports a fact to all subscribers.
     Emit(ServiceId, Fact),

@@ -238,11 +238,11 @@ impl Service {
     }
 
     /// Returns whether the service has settled for now. A failed start counts as settled.
-    pub(super) fn has_come_to_rest(&self) -> bool {
+    pub(super) fn has_settled(&self) -> bool {
         let state = self.state.name();
-        let is_at_rest =
+        let is_idle =
             state.is_settled() || matches!(state, StateName::BackingOff | StateName::Waiting);
-        is_at_rest && !self.is_restart_due
+        is_idle && !self.is_restart_due
     }
 
     pub(super) fn spec(&self) -> &Arc<Spec> {

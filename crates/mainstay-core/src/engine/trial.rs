@@ -175,7 +175,7 @@ enum Step {
     /// Waits until the old run has stopped.
     Clearing,
     /// Takes a snapshot. `token` is set once it has begun.
-    SnapshotSchedule {
+    Snapshotting {
         token: Option<Token>,
         until: Instant,
     },
@@ -212,7 +212,7 @@ impl Trial {
     fn phase(&self) -> TrialPhase {
         match self.step {
             Step::Clearing => TrialPhase::Stop,
-            Step::SnapshotSchedule { .. } => TrialPhase::Snapshot,
+            Step::Snapshotting { .. } => TrialPhase::Snapshot,
             Step::Starting { .. } => TrialPhase::Start,
             Step::Canary { .. } => TrialPhase::Canary,
             Step::Held { .. } => TrialPhase::Trial,
@@ -401,7 +401,7 @@ impl Engine {
                 let candidate = self.services.get(&trial.candidate)?;
                 (candidate.view().state == StateName::Waiting).then_some(until)
             }
-            Step::SnapshotSchedule { until, .. }
+            Step::Snapshotting { until, .. }
             | Step::Canary { until }
             | Step::Held { until }
             | Step::Restoring { until, .. } => Some(until),
@@ -415,7 +415,7 @@ impl Engine {
         for trial in &mut self.trials {
             match &mut trial.step {
                 Step::Starting { until }
-                | Step::SnapshotSchedule { until, .. }
+                | Step::Snapshotting { until, .. }
                 | Step::Canary { until }
                 | Step::Held { until }
                 | Step::Restoring { until, .. } => *until = (*until).max(soonest),
@@ -447,7 +447,7 @@ impl Engine {
         answered: Token,
         result: &Result<Snapshotted, String>,
     ) -> Option<ServiceId> {
-        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::SnapshotSchedule { token, .. } if token == Some(answered));
+        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Snapshotting { token, .. } if token == Some(answered));
         let trial = self.trials.iter_mut().find(is_of)?;
         let (service, candidate) = (trial.service, trial.candidate);
         match result {
@@ -468,7 +468,7 @@ impl Engine {
 
     fn not_kept(&mut self, service: ServiceId, why: String) {
         if let Some(trial) = self.trials.iter_mut().find(|it| it.service == service)
-            && let Step::SnapshotSchedule { token, .. } = &mut trial.step
+            && let Step::Snapshotting { token, .. } = &mut trial.step
         {
             *token = None;
         }
@@ -512,7 +512,7 @@ impl Engine {
                 TrialFailure::Failed(Ended::NotReady { .. }) => TrialPhase::Ready,
                 _ => trial.phase(),
             };
-            if let Step::SnapshotSchedule {
+            if let Step::Snapshotting {
                 token: Some(token), ..
             } = trial.step
                 && let Some(old) = self.services.get_mut(&service)
@@ -579,7 +579,7 @@ impl Engine {
                 why: why.clone(),
             };
             let old = self.services.get(&service)?;
-            return old.has_come_to_rest().then(|| {
+            return old.has_settled().then(|| {
                 self.emit(service, fact);
                 self.trials.remove(at);
                 vec![service]
@@ -594,7 +594,7 @@ impl Engine {
                 let after = new.spec().start().timeout();
                 Some(TrialFailure::NeedsLate { after })
             }
-            Step::SnapshotSchedule { .. } if trial.is_due => {
+            Step::Snapshotting { .. } if trial.is_due => {
                 Some(TrialFailure::NotKept("the snapshot timed out".to_owned()))
             }
             Step::Held { .. } if trial.is_due => Some(TrialFailure::NotCommitted),
@@ -606,21 +606,21 @@ impl Engine {
         }
         let step = match trial.step.clone() {
             Step::Clearing if old.is_down() && old.spec().snapshot().is_some() => {
-                Step::SnapshotSchedule {
+                Step::Snapshotting {
                     token: None,
                     until: now + STATE_TIMEOUT,
                 }
             }
             Step::Clearing if old.is_down() => self.launch(candidate),
             // A cancelled snapshot must end first.
-            Step::SnapshotSchedule { token: None, until } if !old.is_abandoning() => {
+            Step::Snapshotting { token: None, until } if !old.is_abandoning() => {
                 let token = Token(self.shared.number());
                 self.shared.actions.push(Action::KeepState {
                     service,
                     token,
                     stable: trial.was_healthy,
                 });
-                Step::SnapshotSchedule {
+                Step::Snapshotting {
                     token: Some(token),
                     until,
                 }

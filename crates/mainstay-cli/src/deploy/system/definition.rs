@@ -209,7 +209,7 @@ impl Installed {
                 .map_err(|error| cannot(format!("program {program}: {error}")))
         };
         let path = find(program)?;
-        let mut losses = Losses(Vec::new());
+        let mut losses = UnsupportedSettings(Vec::new());
         let mut definition = self
             .service()
             .executable(path)
@@ -347,9 +347,9 @@ struct HostPlace {
     systemd: Systemd,
 }
 
-struct Losses(Vec<String>);
+struct UnsupportedSettings(Vec<String>);
 
-impl Losses {
+impl UnsupportedSettings {
     fn lose(&mut self, is_lost: bool, what: &str) {
         self.0.extend(is_lost.then(|| what.to_owned()));
     }
@@ -377,7 +377,7 @@ fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
 }
 
 /// Translates the exit code contract as far as the manager supports it natively.
-fn recovery(spec: &Spec, losses: &mut Losses) -> Recovery {
+fn recovery(spec: &Spec, losses: &mut UnsupportedSettings) -> Recovery {
     let recovery = spec.recovery();
     let backoff = recovery.backoff();
     let mut restart_after = Vec::new();

@@ -16,7 +16,7 @@ use super::account;
 use super::order::{Order, Wanted};
 use crate::client;
 use crate::deploy::registered::{
-    Witness, changed_manifest, definition, outdated, program, unregister, unseen, witnesses,
+    Evidence, changed_manifest, definition, evidence, outdated, program, unregister, unseen,
 };
 use crate::installed::{Installed, Mode, Record, registry_of};
 use crate::library_failure::of_library;
@@ -123,8 +123,8 @@ impl Installed {
         if unseen(&registered).is_some() {
             return None;
         }
-        let witnesses = self.registered_witnesses(&registered).into_iter();
-        let causes = witnesses.flat_map(|witness| witness.causes);
+        let evidence = self.registered_evidence(&registered).into_iter();
+        let causes = evidence.flat_map(|it| it.causes);
         Some(causes.chain(self.outdated(&registered, report)).collect())
     }
 
@@ -156,9 +156,9 @@ impl Installed {
     }
 
     /// Collects the evidence from all sources, including the manager and the host. Blocks.
-    pub(crate) fn witnesses(&self) -> Vec<Witness> {
+    pub(crate) fn evidence(&self) -> Vec<Evidence> {
         let registered = self.registered();
-        let mut witnesses = self.registered_witnesses(&registered);
+        let mut evidence = self.registered_evidence(&registered);
         let status = self.service().status();
         let hosted = match self.record.mode {
             Mode::Direct => None,
@@ -167,22 +167,22 @@ impl Installed {
         let is_up = status
             .as_ref()
             .is_ok_and(|status| status.state == mainstay::State::Running);
-        witnesses.push(match &status {
-            Ok(status) => Witness::agrees("manager", self.by_manager(status).state.to_string(), {
+        evidence.push(match &status {
+            Ok(status) => Evidence::agrees("manager", self.by_manager(status).state.to_string(), {
                 Some(format!("{}: {status}", self.record.manager))
             }),
             Err(error) => {
                 let why = mainstay_core::failure::chain(error);
-                Witness::disagrees("manager", "unknown", vec![why])
+                Evidence::disagrees("manager", "unknown", vec![why])
             }
         });
-        witnesses.extend(hosted.map(|answer| match answer {
+        evidence.extend(hosted.map(|answer| match answer {
             Ok(report) => match report.services.first() {
                 Some(report) => {
                     let causes = self.outdated(&registered, report).into_iter().collect();
-                    Witness::says("host", report.state.to_string(), causes)
+                    Evidence::observed("host", report.state.to_string(), causes)
                 }
-                None => Witness::agrees("host", "no service", None),
+                None => Evidence::agrees("host", "no service", None),
             },
             Err(failure) if is_up => {
                 let why = format!(
@@ -190,19 +190,19 @@ impl Installed {
                     self.record.manager,
                     failure.message()
                 );
-                Witness::disagrees("host", "silent", vec![why])
+                Evidence::disagrees("host", "silent", vec![why])
             }
-            Err(failure) => Witness::agrees("host", "gone", Some(failure.message().to_owned())),
+            Err(failure) => Evidence::agrees("host", "gone", Some(failure.message().to_owned())),
         }));
-        witnesses
+        evidence
     }
 
     /// Collects the evidence from the registry and from the registered files.
-    fn registered_witnesses(
+    fn registered_evidence(
         &self,
         registered: &Result<Option<Registered>, Failure>,
-    ) -> Vec<Witness> {
-        witnesses(registered, |registered| {
+    ) -> Vec<Evidence> {
+        evidence(registered, |registered| {
             let path = self.manifest_path(registered.definition.format);
             let files = match self.changed_files(&registered.definition) {
                 Ok(paths) => paths
@@ -215,8 +215,8 @@ impl Installed {
                 Err(failure) => vec![failure.message().to_owned()],
             };
             vec![
-                Witness::of("manifest", changed_manifest(&path, registered)),
-                Witness::of("unit files", files),
+                Evidence::of("manifest", changed_manifest(&path, registered)),
+                Evidence::of("unit files", files),
             ]
         })
     }

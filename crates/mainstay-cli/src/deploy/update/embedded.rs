@@ -16,7 +16,7 @@ use mainstay_store::state_dir::StateDir;
 use super::{Change, Site, UpdateError};
 use crate::client;
 use crate::deploy::artifact::Programs;
-use crate::deploy::embedded::{Saved, misfit, next_record, notify, put, witnesses};
+use crate::deploy::embedded::{Saved, evidence, misfit, next_record, notify, put};
 use crate::deploy::registered;
 
 /// An installed service of the embedded manager.
@@ -62,10 +62,10 @@ impl Site for Embedded {
     }
 
     fn drift(&self) -> Vec<String> {
-        match witnesses(&self.state, self.name.as_str()) {
-            Ok(witnesses) => {
-                let witnesses = witnesses.into_iter().flatten();
-                witnesses.flat_map(|witness| witness.causes).collect()
+        match evidence(&self.state, self.name.as_str()) {
+            Ok(evidence) => {
+                let evidence = evidence.into_iter().flatten();
+                evidence.flat_map(|it| it.causes).collect()
             }
             Err(failure) => vec![failure.message().to_owned()],
         }

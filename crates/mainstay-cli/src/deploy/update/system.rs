@@ -29,8 +29,8 @@ impl Site for Installed {
     }
 
     fn drift(&self) -> Vec<String> {
-        let witnesses = self.witnesses().into_iter();
-        witnesses.flat_map(|witness| witness.causes).collect()
+        let evidence = self.evidence().into_iter();
+        evidence.flat_map(|it| it.causes).collect()
     }
 
     fn program(&self, definition: &Definition) -> Option<Program> {
