@@ -183,9 +183,10 @@ impl Tally {
     fn sources(&mut self, name: &str, problems: Vec<String>) {
         heading(name);
         problems.iter().for_each(|problem| println!("{problem}"));
-        match problems.is_empty() {
-            true => self.passed += 1,
-            false => self.fail(name),
+        if problems.is_empty() {
+            self.passed += 1
+        } else {
+            self.fail(name)
         }
     }
 

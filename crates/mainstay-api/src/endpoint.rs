@@ -102,11 +102,12 @@ mod unix {
         }
         let peer = peer.uid();
         let is_trusted = peer == 0 || peer == mainstay_sys::current_uid();
-        match is_trusted || is_delegated(state_dir, peer) {
-            true => Ok(stream),
-            false => Err(io::Error::other(super::Foreign {
+        if is_trusted || is_delegated(state_dir, peer) {
+            Ok(stream)
+        } else {
+            Err(io::Error::other(super::Foreign {
                 owner: mainstay_sys::trust::user(peer),
-            })),
+            }))
         }
     }
 
@@ -303,12 +304,13 @@ mod windows {
         // directory can record the supervisor's process ID in it.
         let expected = std::fs::read_to_string(pid_path(state_dir))?;
         let server = sys::pipe_server(&pipe)?;
-        match expected.trim().parse() == Ok(server) {
-            true => Ok(pipe),
-            false => Err(io::Error::new(
+        if expected.trim().parse() == Ok(server) {
+            Ok(pipe)
+        } else {
+            Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 format!("its pipe belongs to process {server}, its supervisor is {expected}"),
-            )),
+            ))
         }
     }
 

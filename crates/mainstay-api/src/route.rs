@@ -174,9 +174,10 @@ impl Route {
     /// If they are no request of this protocol.
     pub fn parse(method: &Method, uri: &Uri) -> Result<Self, Unrouted> {
         let query = uri.query().unwrap_or_default().split('&');
-        let reach = match query.clone().any(|part| part == "with-dependents") {
-            true => Reach::WithDependents,
-            false => Reach::Named,
+        let reach = if query.clone().any(|part| part == "with-dependents") {
+            Reach::WithDependents
+        } else {
+            Reach::Named
         };
         let mut owners = query.filter_map(|part| part.strip_prefix("owner="));
         let owner = owners.next().filter(|it| !it.is_empty());

@@ -112,9 +112,10 @@ fn not_done(verb: &str, names: &[&str], status: StatusCode, body: &[u8]) -> Fail
         (_, Some((name, refusal))) => (name, refusal),
         (_, None) => return failure,
     };
-    match refusal == format!("it is {}", StateName::Paused) {
-        true => failure.hint(format!("resume it: mainstay continue {name}")),
-        false => failure,
+    if refusal == format!("it is {}", StateName::Paused) {
+        failure.hint(format!("resume it: mainstay continue {name}"))
+    } else {
+        failure
     }
 }
 
@@ -253,9 +254,10 @@ pub(crate) async fn forget(
 }
 
 fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), Failure> {
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(refused(&format!("{what} {whom}"), status, body)),
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(refused(&format!("{what} {whom}"), status, body))
     }
 }
 

@@ -66,9 +66,10 @@ impl Record {
             "direct" => Mode::Direct,
             _ => return None,
         };
-        let scope = match definition.user {
-            true => Scope::User,
-            false => Scope::System,
+        let scope = if definition.user {
+            Scope::User
+        } else {
+            Scope::System
         };
         Some(Self::new(
             Manager::from_name(&definition.manager)?,

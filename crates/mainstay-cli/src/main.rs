@@ -39,10 +39,11 @@ fn main() -> ExitCode {
 /// standard error. Errors can contain file names, so they are escaped.
 fn answer_usage(answer: &clap::Error) -> ExitCode {
     let text = answer.render().to_string();
-    match answer.use_stderr() {
-        true => output::complain(&text.trim_end_matches('\n')),
+    if answer.use_stderr() {
+        output::complain(&text.trim_end_matches('\n'))
+    } else {
         // A failed write cannot be reported.
-        false => drop(output::text(&text)),
+        drop(output::text(&text))
     }
     ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(1))
 }

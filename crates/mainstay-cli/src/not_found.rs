@@ -22,18 +22,15 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
         format!("no service named {name} is installed"),
     );
     let managers = managers(state);
-    let hint = match managers.is_empty() {
-        true => {
-            "no services are installed here; install them with `mainstay install FILE`, or choose another directory: --state-dir DIR"
+    let hint = if managers.is_empty() {
+        "no services are installed here; install them with `mainstay install FILE`, or choose another directory: --state-dir DIR"
                 .to_owned()
-        }
-        false => {
-            let all = managers.iter().map(|(manager, names)| {
-                let names = list(names, ", ");
-                format!("{names} ({manager})")
-            });
-            format!("installed services: {}", all.collect::<Vec<_>>().join("; "))
-        }
+    } else {
+        let all = managers.iter().map(|(manager, names)| {
+            let names = list(names, ", ");
+            format!("{names} ({manager})")
+        });
+        format!("installed services: {}", all.collect::<Vec<_>>().join("; "))
     };
     failure.hint(hint).seeking(Sought::Service(name.to_owned()))
 }
@@ -77,17 +74,18 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
     let place = state.path().display();
     if let Some(installed) = Installed::of_state(state) {
         let (name, manager) = (installed.name(), installed.record().manager);
-        return match installed.is_direct() {
-            true => absent(format!(
+        return if installed.is_direct() {
+            absent(format!(
                 "{manager} runs {name} directly, without a supervisor"
             ))
             .hint(format!(
                 "use the tools of {manager}, or install {name} again with --mode hosted"
-            )),
-            false => absent(format!(
+            ))
+        } else {
+            absent(format!(
                 "{name} is not running: {manager} has not started its supervisor"
             ))
-            .hint(format!("start it: mainstay start {name}")),
+            .hint(format!("start it: mainstay start {name}"))
         };
     }
     let embedded = embedded::names(state);

@@ -123,9 +123,10 @@ impl Tries {
         };
         let pause = pause(RETRY, self.failed, &mut self.random).max(wanted);
         self.failed += 1;
-        match now + pause <= self.deadline {
-            true => Next::Again(pause),
-            false => Next::Lost,
+        if now + pause <= self.deadline {
+            Next::Again(pause)
+        } else {
+            Next::Lost
         }
     }
 }

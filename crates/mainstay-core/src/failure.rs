@@ -154,9 +154,10 @@ impl Failure {
 
     /// Returns the exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
-        match self.is_cut_short {
-            true => ExitCode::from(Code::NotRunning as u8),
-            false => ExitCode::from(self.code as u8),
+        if self.is_cut_short {
+            ExitCode::from(Code::NotRunning as u8)
+        } else {
+            ExitCode::from(self.code as u8)
         }
     }
 }

@@ -374,12 +374,13 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
             // Names are unique.
             _ => false,
         };
-        let fitting = found
-            .into_iter()
-            .filter_map(|it| match fits(it.spec.name()) {
-                true => Some(it),
-                false => Definition::unreadable(state, it.spec.name().as_str(), wrong.to_string()),
-            });
+        let fitting = found.into_iter().filter_map(|it| {
+            if fits(it.spec.name()) {
+                Some(it)
+            } else {
+                Definition::unreadable(state, it.spec.name().as_str(), wrong.to_string())
+            }
+        });
         found = fitting.collect();
     }
 }

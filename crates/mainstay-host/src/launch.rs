@@ -57,9 +57,10 @@ pub(crate) fn inherited_by(
 /// Returns the key of a variable's name. Windows treats `Path` and `PATH` as one variable, so the
 /// keys are equal there.
 fn key(name: impl AsRef<OsStr>) -> OsString {
-    match cfg!(windows) {
-        true => name.as_ref().to_ascii_uppercase(),
-        false => name.as_ref().to_owned(),
+    if cfg!(windows) {
+        name.as_ref().to_ascii_uppercase()
+    } else {
+        name.as_ref().to_owned()
     }
 }
 
@@ -101,9 +102,10 @@ pub(crate) fn environment(
     let mut own = Vec::new();
     for (name, value) in spec.env().iter() {
         let value = expand(value, &environment).map_err(|missing| {
-            let hint = match ours.contains_key(&key(missing)) {
-                true => format!(" (add it to `inherit_env = [\"{missing}\"]`)"),
-                false => " (set it, or write `$${` for a literal `${`)".to_owned(),
+            let hint = if ours.contains_key(&key(missing)) {
+                format!(" (add it to `inherit_env = [\"{missing}\"]`)")
+            } else {
+                " (set it, or write `$${` for a literal `${`)".to_owned()
             };
             format!("env {name}: `${{{missing}}}` is not set{hint}")
         })?;
@@ -249,9 +251,10 @@ pub(crate) fn obstacle(path: &Path) -> Option<(io::Error, Option<String>)> {
 /// Checks that `path` is a file. On Windows, only an attempt shows whether it can be executed.
 #[cfg(windows)]
 pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
-    match fs::metadata(path)?.is_dir() {
-        true => Err(io::ErrorKind::IsADirectory.into()),
-        false => Ok(()),
+    if fs::metadata(path)?.is_dir() {
+        Err(io::ErrorKind::IsADirectory.into())
+    } else {
+        Ok(())
     }
 }
 

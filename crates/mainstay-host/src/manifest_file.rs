@@ -118,13 +118,15 @@ impl Source {
                 }
             },
         };
-        let name = match is_stdin {
-            true => "<stdin>".to_owned(),
-            false => path.display().to_string(),
+        let name = if is_stdin {
+            "<stdin>".to_owned()
+        } else {
+            path.display().to_string()
         };
-        let read = match is_stdin {
-            true => read_stdin(),
-            false => read_file(path),
+        let read = if is_stdin {
+            read_stdin()
+        } else {
+            read_file(path)
         };
         let bytes = read.map_err(|error| {
             let code = match error.kind() {
@@ -204,9 +206,10 @@ impl Source {
             .map(|problem| problem.diagnostic(&self.text, self.format))
             .collect();
         found.sort_by_key(|diagnostic| diagnostic.span.start);
-        match found.is_empty() {
-            true => Ok(specs),
-            false => Err(found),
+        if found.is_empty() {
+            Ok(specs)
+        } else {
+            Err(found)
         }
     }
 

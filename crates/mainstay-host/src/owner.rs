@@ -116,10 +116,11 @@ mod linux {
                 .collect()
         };
         let exactly = bound_to(&|ip| ip == asked);
-        match exactly.is_empty() {
+        if exactly.is_empty() {
             // An IPv6 wildcard socket also accepts IPv4 connections unless configured otherwise.
-            true => bound_to(&|ip| ip.is_unspecified() && (ip.is_ipv6() || asked.is_ipv4())),
-            false => exactly,
+            bound_to(&|ip| ip.is_unspecified() && (ip.is_ipv6() || asked.is_ipv4()))
+        } else {
+            exactly
         }
     }
 

@@ -289,9 +289,10 @@ pub fn losses(spec: &Spec) -> Vec<String> {
 
 /// Returns a hint for a user that does not exist.
 pub fn no_such_user(name: &str) -> &'static str {
-    match name.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => "use the name of the user, not the number: `id -nu NUMBER` shows the name",
-        false => "create the user, or correct `account`",
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        "use the name of the user, not the number: `id -nu NUMBER` shows the name"
+    } else {
+        "create the user, or correct `account`"
     }
 }
 

@@ -4,10 +4,10 @@
 //! supervision never delays a line. Each service has one pipe, or one per stream. The pipe outlives
 //! restarts and, on Linux, the supervisor itself, so a descendant that still holds it neither
 //! delays a restart nor loses its output. The pipe is always drained: output that the disk refuses
-//! is counted and reported in the log, and blocks no process. `pipes` creates the pipes, `collector`
-//! waits for them, `collector/handoff` moves their content, `capture` distributes it, `file` writes
-//! it, and `disk` is the seam for tests. `sink` forwards lines to journals and log hosts, with
-//! [`tls`] if a manifest asks for it. [`read`] reads logs back for `mainstay logs`.
+//! is counted and reported in the log, and blocks no process. `pipes` creates the pipes,
+//! `collector` waits for them, `collector/handoff` moves their content, `capture` distributes it,
+//! `file` writes it, and `disk` is the seam for tests. `sink` forwards lines to journals and log
+//! hosts, with [`tls`] if a manifest asks for it. [`read`] reads logs back for `mainstay logs`.
 //!
 //! The formats of lines, file names and indexes, and the rules for rotation, retention and
 //! redaction are in `mainstay_core::log`. This crate does not know the state directory, the engine
@@ -393,9 +393,10 @@ impl Logs {
         is_removed: bool,
         done: impl FnOnce() + Send + 'static,
     ) {
-        let name_paths = match is_removed {
-            true => self.pipes.name_paths(service),
-            false => Vec::new(),
+        let name_paths = if is_removed {
+            self.pipes.name_paths(service)
+        } else {
+            Vec::new()
         };
         self.collector.send(Command::Forget {
             service: service.clone(),

@@ -30,9 +30,10 @@ pub fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
         }
         None => drop(roots.add_parsable_certificates(authorities)),
     }
-    match roots.is_empty() {
-        true => Err("read the system's certificates: there are none that can be used".to_owned()),
-        false => Ok(roots),
+    if roots.is_empty() {
+        Err("read the system's certificates: there are none that can be used".to_owned())
+    } else {
+        Ok(roots)
     }
 }
 

@@ -230,10 +230,7 @@ impl StateDir {
                 }
             }
         }
-        match stays {
-            true => Ok(()),
-            false => owner.give(&dir),
-        }
+        if stays { Ok(()) } else { owner.give(&dir) }
     }
 
     /// Refuses a data directory that belongs to another account than the service runs as. The
@@ -509,9 +506,10 @@ fn data_owner(dir: &Path, owner: Option<&sys::User>) -> io::Result<Option<u32>> 
 /// Returns the path of the registry for a directory of installed services. The registry is beside
 /// that directory; on Windows it is inside, because only administrators can access that directory.
 pub fn registry_path(installed_dir: &Path) -> PathBuf {
-    let dir = match cfg!(windows) {
-        true => installed_dir,
-        false => installed_dir.parent().unwrap_or(installed_dir),
+    let dir = if cfg!(windows) {
+        installed_dir
+    } else {
+        installed_dir.parent().unwrap_or(installed_dir)
     };
     dir.join("registry.db")
 }
@@ -556,9 +554,10 @@ fn create_open_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     fs::DirBuilder::new().mode(0o755).create(path)?;
     // A strict umask applies to the files of root, not to directories of the system.
-    match sys::is_privileged() {
-        true => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
-        false => Ok(()),
+    if sys::is_privileged() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    } else {
+        Ok(())
     }
 }
 

@@ -52,9 +52,10 @@ impl Closed {
 
     #[cfg(windows)]
     fn find(path: &Path, _links: u32) -> Option<Self> {
-        let opened = match path.is_dir() {
-            true => std::fs::read_dir(path).map(drop),
-            false => std::fs::File::open(path).map(drop),
+        let opened = if path.is_dir() {
+            std::fs::read_dir(path).map(drop)
+        } else {
+            std::fs::File::open(path).map(drop)
         };
         let error = opened.err()?;
         let is_closed = error.kind() == std::io::ErrorKind::PermissionDenied;
@@ -99,9 +100,10 @@ const MOST_LINKS: u32 = 8;
 
 /// Describes how to run this command as an administrator.
 pub fn run_as_administrator() -> String {
-    match cfg!(windows) {
-        true => "run it as an administrator".to_owned(),
-        false => run_as("root"),
+    if cfg!(windows) {
+        "run it as an administrator".to_owned()
+    } else {
+        run_as("root")
     }
 }
 
@@ -125,9 +127,10 @@ pub fn run_as(user: &str) -> String {
 /// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "_-./:=@,+%".contains(char);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

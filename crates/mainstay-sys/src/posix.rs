@@ -162,9 +162,10 @@ pub fn open_own(path: &std::path::Path) -> io::Result<std::fs::File> {
         .open(path)?;
     let found = file.metadata()?;
     let is_ours = found.uid() == current_uid() && found.mode() & 0o077 == 0;
-    match found.is_file() && found.nlink() == 1 && is_ours {
-        true => Ok(file),
-        false => Err(io::ErrorKind::PermissionDenied.into()),
+    if found.is_file() && found.nlink() == 1 && is_ours {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 
@@ -249,9 +250,11 @@ impl User {
         let Some(([name, home, shell], uid, gid)) = found else {
             return Ok(None);
         };
-        let shell = match shell.is_empty() {
-            true => "/bin/sh".into(), // passwd(5)
-            false => shell,
+        let shell = if shell.is_empty() {
+            "/bin/sh".into()
+        } else {
+            // passwd(5)
+            shell
         };
         let mut groups: Vec<libc::gid_t> = vec![0; 32];
         loop {
@@ -990,11 +993,12 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
 /// Returns a path that leads to `name` in `dir`; `path` itself if only root can change where it
 /// leads.
 fn address_in(dir: &guarded::Reached, path: &Path, name: &OsStr) -> PathBuf {
-    match cfg!(target_os = "linux") && !dir.is_settled() {
-        true => Path::new("/proc/self/fd")
+    if cfg!(target_os = "linux") && !dir.is_settled() {
+        Path::new("/proc/self/fd")
             .join(dir.as_fd().as_raw_fd().to_string())
-            .join(name),
-        false => path.to_owned(),
+            .join(name)
+    } else {
+        path.to_owned()
     }
 }
 

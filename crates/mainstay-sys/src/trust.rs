@@ -118,9 +118,10 @@ pub fn exposure(path: &Path) -> io::Result<Option<Exposure>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found?,
         };
-        let role = match ahead.is_empty() {
-            true => Role::Last,
-            false => Role::OnTheWay,
+        let role = if ahead.is_empty() {
+            Role::Last
+        } else {
+            Role::OnTheWay
         };
         let exposure = classify(&next, &found, role);
         if exposure.is_some() {

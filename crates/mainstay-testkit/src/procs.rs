@@ -67,9 +67,10 @@ pub fn give_key(command: &mut Command, name: &'static CStr) {
                 6_usize,
                 session,
             );
-            match keyring == -1 || key == -1 {
-                true => Err(io::Error::last_os_error()),
-                false => Ok(()),
+            if keyring == -1 || key == -1 {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(())
             }
         });
     }

@@ -6,9 +6,10 @@ use std::io::{self, IsTerminal, Write};
 
 /// Writes `text` to standard output or standard error.
 pub(crate) fn write(mut stream: impl Write + IsTerminal, text: &str) -> io::Result<()> {
-    match stream.is_terminal() {
-        true => stream.write_all(escaped(text).as_bytes()),
-        false => stream.write_all(text.as_bytes()),
+    if stream.is_terminal() {
+        stream.write_all(escaped(text).as_bytes())
+    } else {
+        stream.write_all(text.as_bytes())
     }
 }
 

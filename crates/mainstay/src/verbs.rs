@@ -212,12 +212,11 @@ impl Definition {
     pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
         let name = self.name.clone();
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-        let scope = match arguments.first().is_some_and(|first| first == "--user") {
-            true => {
-                arguments.remove(0);
-                Scope::User
-            }
-            false => self.scope,
+        let scope = if arguments.first().is_some_and(|first| first == "--user") {
+            arguments.remove(0);
+            Scope::User
+        } else {
+            self.scope
         };
         let result = match Verb::parse(arguments) {
             Ok(Verb::Run) => return self.run(service),

@@ -118,9 +118,10 @@ fn shell(dir: &Path, script: &str) -> Result<f64> {
         .args(["-c", script])
         .current_dir(dir)
         .status()?;
-    match status.success() {
-        true => Ok(began.elapsed().as_secs_f64() * 1e3),
-        false => Err(format!("{script}: {status}").into()),
+    if status.success() {
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    } else {
+        Err(format!("{script}: {status}").into())
     }
 }
 

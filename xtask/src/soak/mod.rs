@@ -104,9 +104,10 @@ pub(crate) fn inside(args: &[&str]) -> Result<ExitCode> {
     let site = Site::set_up(dir.path(), Path::new(bin_dir), seed)?;
     let before = RootsFiles::read(site.roots())?;
     let start = Instant::now();
-    let memory_limits = match bin_dir.ends_with("release") {
-        true => RELEASE_LIMITS,
-        false => DEBUG_LIMITS,
+    let memory_limits = if bin_dir.ends_with("release") {
+        RELEASE_LIMITS
+    } else {
+        DEBUG_LIMITS
     };
     let mut soak = operator::Soak::start(site, seed, memory_limits)?;
     while start.elapsed() < Duration::from_secs(minutes * 60) && soak.faults.is_empty() {

@@ -143,11 +143,12 @@ pub(crate) fn own_by(path: &Path, user: &str) -> Result<()> {
 
 fn run(program: &str, args: &[&str]) -> Result<()> {
     let status = Command::new(program).args(args).status();
-    match status
+    if status
         .map_err(|error| format!("{program}: {error}"))?
         .success()
     {
-        true => Ok(()),
-        false => Err(format!("{program} {} failed", args.join(" ")).into()),
+        Ok(())
+    } else {
+        Err(format!("{program} {} failed", args.join(" ")).into())
     }
 }

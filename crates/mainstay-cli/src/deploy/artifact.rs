@@ -58,9 +58,10 @@ impl FromStr for Hash {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match is_hash {
-            true => Ok(Self(text.to_ascii_lowercase())),
-            false => Err("SHA-256 is 64 hexadecimal digits"),
+        if is_hash {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err("SHA-256 is 64 hexadecimal digits")
         }
     }
 }

@@ -466,12 +466,13 @@ fn stop_orphans(state: &StateDir, names: &[String]) -> Result<(), Failure> {
     let living = orphans.report.services.into_iter();
     let living = living.filter(|service| service.pid.is_some() && names.contains(&service.name));
     let living: Vec<String> = living.map(|service| service.name).collect();
-    match living.is_empty() {
-        true => Ok(()),
-        false => match host::stop_without_supervisor(state, &living, Reach::Named)? {
+    if living.is_empty() {
+        Ok(())
+    } else {
+        match host::stop_without_supervisor(state, &living, Reach::Named)? {
             Some(_) => Ok(()),
             None => Err(not_found::supervisor(state)),
-        },
+        }
     }
 }
 

@@ -68,17 +68,19 @@ impl Evidence {
 
     /// Evidence with the given state. `causes` are its deviations from what is registered.
     pub(crate) fn observed(name: &'static str, observation: String, causes: Vec<String>) -> Self {
-        match causes.is_empty() {
-            true => Self::agrees(name, observation, None),
-            false => Self::disagrees(name, observation, causes),
+        if causes.is_empty() {
+            Self::agrees(name, observation, None)
+        } else {
+            Self::disagrees(name, observation, causes)
         }
     }
 
     /// Evidence that is either as registered or changed, for the given reasons.
     pub(crate) fn of(name: &'static str, causes: Vec<String>) -> Self {
-        match causes.is_empty() {
-            true => Self::agrees(name, "as registered", None),
-            false => Self::disagrees(name, "changed", causes),
+        if causes.is_empty() {
+            Self::agrees(name, "as registered", None)
+        } else {
+            Self::disagrees(name, "changed", causes)
         }
     }
 }

@@ -58,9 +58,10 @@ fn expected_state(verb: Verb) -> StateName {
 impl Stop {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
         let (names, json) = (self.names, self.json);
-        let reach = match self.with_dependents {
-            true => Reach::WithDependents,
-            false => Reach::Named,
+        let reach = if self.with_dependents {
+            Reach::WithDependents
+        } else {
+            Reach::Named
         };
         if names.is_empty() {
             return match client::block_on(client::stop_all(state))? {
@@ -335,9 +336,10 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
     let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
     // A service that has not run has no output.
-    Some(match exit.is_some() || service.pid.is_some() {
-        true => failure.hint(format!("see its recent output: mainstay logs {name} -n 20")),
-        false => failure,
+    Some(if exit.is_some() || service.pid.is_some() {
+        failure.hint(format!("see its recent output: mainstay logs {name} -n 20"))
+    } else {
+        failure
     })
 }
 

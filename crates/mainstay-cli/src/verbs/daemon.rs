@@ -39,13 +39,15 @@ impl Daemon {
                 exits_when_done: self.exit_when_done,
             },
             state,
-            output: match self.json {
-                true => Output::Json,
-                false => Output::Lines,
+            output: if self.json {
+                Output::Json
+            } else {
+                Output::Lines
             },
-            follow: self.follow.then_some(match self.raw {
-                true => Foreign::Raw,
-                false => Foreign::Coloured,
+            follow: self.follow.then_some(if self.raw {
+                Foreign::Raw
+            } else {
+                Foreign::Coloured
             }),
             manager: None,
         })?;

@@ -86,14 +86,15 @@ impl Diff {
         }
         let (from_name, from) = numbered(from)?;
         let diff = unified(&self.name, (&from_name, &from), (&to_name, &to));
-        match self.json {
-            true => output::document(&Report {
+        if self.json {
+            output::document(&Report {
                 name: &self.name,
                 from: &from_name,
                 to: &to_name,
                 diff: &diff,
-            })?,
-            false => output::text(&diff)?,
+            })?
+        } else {
+            output::text(&diff)?
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -140,9 +141,10 @@ fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> St
             shown += &format!("{sign}{}\n", line.trim_end_matches(['\n', '\r']));
         }
     }
-    match shown.is_empty() {
-        true => shown,
-        false => format!("--- {name} {}\n+++ {name} {}\n{shown}", from.0, to.0),
+    if shown.is_empty() {
+        shown
+    } else {
+        format!("--- {name} {}\n+++ {name} {}\n{shown}", from.0, to.0)
     }
 }
 

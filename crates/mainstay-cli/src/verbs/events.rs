@@ -100,9 +100,10 @@ impl Events {
             return Ok(());
         }
         let mut out = output::screen(Foreign::Text);
-        match self.json {
-            true => out.write_all(json)?,
-            false => writeln!(out, "{} {}: {}", line.time, line.service, line.message)?,
+        if self.json {
+            out.write_all(json)?
+        } else {
+            writeln!(out, "{} {}: {}", line.time, line.service, line.message)?
         }
         out.flush()
     }

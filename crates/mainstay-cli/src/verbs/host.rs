@@ -84,9 +84,10 @@ impl Host {
             Err(_) if self.under_scm => service,
             Err(_) => return job.map(|_| ExitCode::FAILURE),
         };
-        let service = match self.under_scm {
-            true => service.log_dir(state.path().join("host")),
-            false => service,
+        let service = if self.under_scm {
+            service.log_dir(state.path().join("host"))
+        } else {
+            service
         };
         // The Service Control Manager sees the failure of a process only if that process has
         // connected to it.

@@ -114,9 +114,10 @@ impl Install {
         }
         let password = self.password()?;
         let wanted = specs.iter().map(|spec| {
-            let account = match self.dry_run {
-                true => system::account(spec.account(), record.mode),
-                false => account(spec, record.mode, password.as_ref())?,
+            let account = if self.dry_run {
+                system::account(spec.account(), record.mode)
+            } else {
+                account(spec, record.mode, password.as_ref())?
             };
             let has_sandbox = !self.no_sandbox;
             Ok(Wanted {
@@ -258,9 +259,10 @@ impl Install {
             let failure = Failure::new(Code::Usage, message);
             return Err(failure.hint("omit --mode direct"));
         }
-        let scope = match self.user {
-            true => Scope::User,
-            false => Scope::System,
+        let scope = if self.user {
+            Scope::User
+        } else {
+            Scope::System
         };
         Ok(Record::new(manager, self.mode, scope))
     }

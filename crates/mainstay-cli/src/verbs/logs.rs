@@ -182,18 +182,20 @@ impl Logs {
                 output::screen(Foreign::Raw),
             )),
         };
-        let foreign = match self.raw {
-            true => Foreign::Raw,
-            false => Foreign::Coloured,
+        let foreign = if self.raw {
+            Foreign::Raw
+        } else {
+            Foreign::Coloured
         };
         let form = Form {
             is_json: self.json,
             highlight: regex.clone().filter(|_| output::stdout_has_colour()),
         };
         let shown = RefCell::new(Shown::new(form, output::onto(out, foreign)));
-        let result = match as_bytes {
-            true => copy(&sources[0], &query, &shown),
-            false => self.merge(&sources, &query, &shown),
+        let result = if as_bytes {
+            copy(&sources[0], &query, &shown)
+        } else {
+            self.merge(&sources, &query, &shown)
         };
         let result = result.and_then(|()| shown.borrow_mut().flush().map_err(ShowError::Output));
         match result {
@@ -333,9 +335,10 @@ impl Logs {
         let mut found = vec![0; self.names.len()];
         let mut readers = Vec::with_capacity(sources.len());
         for (source, keep) in sources.iter().zip(&keeps) {
-            let keep: Option<&Keep<'_>> = match source.filter.keeps_all() {
-                true => None,
-                false => Some(keep),
+            let keep: Option<&Keep<'_>> = if source.filter.keeps_all() {
+                None
+            } else {
+                Some(keep)
             };
             let range = source
                 .log
@@ -404,9 +407,10 @@ impl Logs {
             logs.push(Followed {
                 dir: source.dir,
                 position: source.log.end(),
-                sink: match as_bytes {
-                    true => Added::bytes(shown, tag),
-                    false => Added::lines(shown, tag, move |line: &[u8]| filter.keeps(line)),
+                sink: if as_bytes {
+                    Added::bytes(shown, tag)
+                } else {
+                    Added::lines(shown, tag, move |line: &[u8]| filter.keeps(line))
                 },
                 is_optional: false,
             });

@@ -60,9 +60,10 @@ impl Run {
             },
             state,
             output,
-            follow: self.follow.then_some(match self.raw {
-                true => Foreign::Raw,
-                false => Foreign::Coloured,
+            follow: self.follow.then_some(if self.raw {
+                Foreign::Raw
+            } else {
+                Foreign::Coloured
             }),
             manager: None,
         })?;

@@ -398,9 +398,10 @@ fn described(index: &Index) -> String {
                 ),
                 Kind::Fifo => ('p', String::new()),
             };
-            let path = match entry.path.0.is_empty() {
-                true => ".".to_owned(),
-                false => output::one_line(&entry.path.to_string()),
+            let path = if entry.path.0.is_empty() {
+                ".".to_owned()
+            } else {
+                output::one_line(&entry.path.to_string())
             };
             let metadata = &entry.metadata;
             text.push_str(&format!(
@@ -436,9 +437,10 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
         });
         snapshots.push(json!({ "id": id, "verdict": word, "detail": why }));
     }
-    match json {
-        true => output::document(&json!({ "name": kept.name, "snapshots": snapshots }))?,
-        false => output::text(&text)?,
+    if json {
+        output::document(&json!({ "name": kept.name, "snapshots": snapshots }))?
+    } else {
+        output::text(&text)?
     }
     match damaged {
         0 => Ok(()),
@@ -493,9 +495,10 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
         }
     }
     let (document, text) = restored?;
-    match json {
-        true => output::document(&document),
-        false => output::text(&text),
+    if json {
+        output::document(&document)
+    } else {
+        output::text(&text)
     }
 }
 

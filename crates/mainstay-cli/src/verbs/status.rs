@@ -112,9 +112,10 @@ impl List {
         let mut report = seen?.report;
         look_for_drift(state, &mut report);
         show(&report, self.json)?;
-        match is_supervised(&report) {
-            true => Ok(ExitCode::SUCCESS),
-            false => Ok(ExitCode::from(Code::NotRunning as u8)),
+        if is_supervised(&report) {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Ok(ExitCode::from(Code::NotRunning as u8))
         }
     }
 }
@@ -167,12 +168,13 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
     let installed = installed(state, names);
     let found = |name: &String| installed.iter().any(|it| it.name().as_str() == name);
     let other = names.iter().find(|name| !found(name));
-    let mut report = match names.is_empty() || other.is_some() {
-        true => supervised(state, installed.is_empty(), remark).map_err(|failure| match other {
+    let mut report = if names.is_empty() || other.is_some() {
+        supervised(state, installed.is_empty(), remark).map_err(|failure| match other {
             Some(name) => not_found::service_or(state, &[name], failure),
             None => failure,
-        })?,
-        false => StatusReport::default(),
+        })?
+    } else {
+        StatusReport::default()
     };
     let mut hidden = Vec::new();
     for service in &installed {
@@ -202,9 +204,10 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
 }
 
 fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
-    match json {
-        true => output::document(report),
-        false => output::painted(&table::status(report)),
+    if json {
+        output::document(report)
+    } else {
+        output::painted(&table::status(report))
     }
 }
 
@@ -254,12 +257,11 @@ fn supervised(
 
 /// Returns the services of the system's service manager: the named ones, or all.
 fn installed(state: &StateDir, names: &[String]) -> Vec<Installed> {
-    let mut found: Vec<Installed> = match names.is_empty() {
-        true => Installed::all(state),
-        false => {
-            let found = names.iter().filter_map(|name| Installed::find(state, name));
-            found.collect()
-        }
+    let mut found: Vec<Installed> = if names.is_empty() {
+        Installed::all(state)
+    } else {
+        let found = names.iter().filter_map(|name| Installed::find(state, name));
+        found.collect()
     };
     // The embedded manager is queried like any supervisor.
     found.retain(|installed| !embedded::is_installed(state, installed.name().as_str()));

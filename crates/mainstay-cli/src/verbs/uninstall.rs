@@ -35,9 +35,10 @@ impl Uninstall {
         }
         let (embedded, of_system) = embedded::split_left(state, self.names, self.purge);
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
-        let found = match self.purge {
-            true => Installed::named_once(state, &of_system)?,
-            false => Installed::named(state, &of_system)?,
+        let found = if self.purge {
+            Installed::named_once(state, &of_system)?
+        } else {
+            Installed::named(state, &of_system)?
         };
         if !embedded.is_empty() {
             embedded::uninstall_all(state, &embedded, expected, self.purge)?;

@@ -282,9 +282,10 @@ impl How {
             .last_lines
             .iter()
             .map(|line| format!("{name} | {line}\n"));
-        let details = match self.json {
-            true => String::new(),
-            false => said.collect(),
+        let details = if self.json {
+            String::new()
+        } else {
+            said.collect()
         };
         let failure = Failure::new(Code::Failed, format!("cannot {verb} {name}: {why}"));
         let reached = line.phase.map_or("it was not started", reached);

@@ -45,9 +45,10 @@ impl Verify {
         };
         let causes = evidence.iter().flat_map(|it| it.causes.clone());
         let causes: Vec<String> = causes.collect();
-        let (verdict, code) = match causes.is_empty() {
-            true => ("agree", ExitCode::SUCCESS),
-            false => ("disagree", ExitCode::from(Code::Disagreement as u8)),
+        let (verdict, code) = if causes.is_empty() {
+            ("agree", ExitCode::SUCCESS)
+        } else {
+            ("disagree", ExitCode::from(Code::Disagreement as u8))
         };
         if self.json {
             output::document(&Report {

@@ -944,9 +944,10 @@ fn a_change_that_died_is_seen_and_repaired() {
             }
             let seen = entry(&sandbox, "shop");
             let drift = seen["drift"].to_string();
-            let cause = match is_new {
-                true => "the process that installed it died",
-                false => "differs from version 1",
+            let cause = if is_new {
+                "the process that installed it died"
+            } else {
+                "differs from version 1"
             };
             assert!(drift.contains(cause), "{seen}");
             assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);

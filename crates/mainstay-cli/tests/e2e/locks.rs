@@ -371,16 +371,13 @@ fn what_a_dead_supervisor_left_is_found_without_its_lock() {
                 );
             }
             let supervisor = run();
-            match adopts {
-                true => {
-                    event(&supervisor, "a", "adopted");
-                    event(&supervisor, "b", "adopted");
-                }
-                false => {
-                    notice(&supervisor, "2 processes were killed");
-                    event(&supervisor, "a", "ready");
-                    event(&supervisor, "b", "started");
-                }
+            if adopts {
+                event(&supervisor, "a", "adopted");
+                event(&supervisor, "b", "adopted");
+            } else {
+                notice(&supervisor, "2 processes were killed");
+                event(&supervisor, "a", "ready");
+                event(&supervisor, "b", "started");
             }
             assert_eq!(sandbox.processes().len(), 3, "{what}: no second copy");
             stop(supervisor, &sandbox);

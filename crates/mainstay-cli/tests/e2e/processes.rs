@@ -328,9 +328,10 @@ fn a_shell_says_that_it_is_ready_by_systemd_notify() {
         return mainstay_testkit::skip("systemd-notify is not installed");
     };
     // As root, `systemd-notify` may send as its parent process.
-    let account = match rustix::process::geteuid().is_root() {
-        true => "account = \"user:nobody\"",
-        false => "",
+    let account = if rustix::process::geteuid().is_root() {
+        "account = \"user:nobody\""
+    } else {
+        ""
     };
     let services = (0..12).map(|i| {
         format!(
@@ -364,9 +365,10 @@ fn a_limit_is_what_the_machine_gives_or_refused_with_its_cause() {
     let mut raise = std::process::Command::new("sh");
     raise.args(["-c", &format!("ulimit -Hn {}", hard + 1)]);
     let may_raise = raise.output().expect("it runs").status.success();
-    let (asked, given) = match may_raise {
-        true => ("\"unlimited\"".to_owned(), most),
-        false => (hard.to_string(), hard),
+    let (asked, given) = if may_raise {
+        ("\"unlimited\"".to_owned(), most)
+    } else {
+        (hard.to_string(), hard)
     };
     let (supervisor, sandbox) = supervise_guests(
         &format!(

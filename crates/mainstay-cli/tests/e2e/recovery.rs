@@ -48,13 +48,12 @@ fn a_program_that_cannot_be_started_is_tried_once() {
             fs::set_permissions(program, fs::Permissions::from_mode(mode)).expect("mode");
             let path = manifest.display().to_string();
             let mut command = sandbox.command(mainstay());
-            match embedded {
-                true => {
-                    let installed = verb(&sandbox, &["install", "--manager", "embedded", &path]);
-                    assert!(installed.status.success(), "{installed:?}");
-                    command.args(["daemon", "--json", "--exit-when-done"]);
-                }
-                false => drop(command.args(["run", "--json", &path])),
+            if embedded {
+                let installed = verb(&sandbox, &["install", "--manager", "embedded", &path]);
+                assert!(installed.status.success(), "{installed:?}");
+                command.args(["daemon", "--json", "--exit-when-done"]);
+            } else {
+                command.args(["run", "--json", &path]);
             }
             let mut supervisor = Supervisor::spawn(command);
             assert_eq!(code(supervisor.wait(SOON)), 1);

@@ -218,13 +218,12 @@ fn a_stopped_need_leaves_its_dependents_running_and_says_so() {
         sandbox.write("go", "");
         let path = manifest.display().to_string();
         let mut command = sandbox.command(mainstay());
-        match daemon {
-            false => command.args(["run", "--json", &path]),
-            true => {
-                let install = verb(&sandbox, &["install", "--manager", "embedded", &path]);
-                assert_eq!(code(install.status), 0, "{}", stderr(&install));
-                command.args(["daemon", "--json"])
-            }
+        if daemon {
+            let install = verb(&sandbox, &["install", "--manager", "embedded", &path]);
+            assert_eq!(code(install.status), 0, "{}", stderr(&install));
+            command.args(["daemon", "--json"])
+        } else {
+            command.args(["run", "--json", &path])
         };
         let mut supervisor = Supervisor::spawn(command);
         event(&supervisor, "b", "ready");

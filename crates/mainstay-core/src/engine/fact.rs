@@ -329,9 +329,10 @@ impl fmt::Display for Fact {
                 lasts,
                 last,
             } => {
-                match lasts.is_zero() {
-                    true => f.write_str("crash-looping: ")?,
-                    false => write!(f, "still crash-looping after {}: ", Human(*lasts))?,
+                if lasts.is_zero() {
+                    f.write_str("crash-looping: ")?
+                } else {
+                    write!(f, "still crash-looping after {}: ", Human(*lasts))?
                 }
                 write!(
                     f,

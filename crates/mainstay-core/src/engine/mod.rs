@@ -1158,9 +1158,10 @@ impl Engine {
             missing: self.missing(id).next().cloned(),
             blocked: self.needs(id).find_map(|need| {
                 let name = || need.spec().name().clone();
-                match need.is_halted() {
-                    true => Some(Halt::Need(name())),
-                    false => need.is_spent().then(|| Halt::NeedEnded(name())),
+                if need.is_halted() {
+                    Some(Halt::Need(name()))
+                } else {
+                    need.is_spent().then(|| Halt::NeedEnded(name()))
                 }
             }),
             is_held: dependents.any(Service::is_leaving),

@@ -647,10 +647,11 @@ impl Service {
             }
         }
         self.emit(Fact::Started { pid, restarts }, shared);
-        match is_ready {
-            true => self.ready(shared),
+        if is_ready {
+            self.ready(shared)
+        } else {
             // The first probe runs at once.
-            false => self.tick(shared),
+            self.tick(shared)
         }
     }
 
@@ -1346,9 +1347,10 @@ impl Service {
     /// Stops a live child that has failed, then decides what follows.
     fn failed(&mut self, ended: Ended, shared: &mut Shared) {
         self.fail_trial(TrialFailure::Failed(ended.clone()));
-        let news = match self.is_crash_looping() {
-            true => News::Covered,
-            false => News::Alert,
+        let news = if self.is_crash_looping() {
+            News::Covered
+        } else {
+            News::Alert
         };
         let why = ended.clone();
         self.emit(Fact::Failed { why, news }, shared);

@@ -79,9 +79,10 @@ fn an_override_is_for_its_code_only() {
                 special.codes.insert(code, action);
                 for other in -1..=256 {
                     let ended = Ended::Exit(Exit::Code(other));
-                    let expect = match other == i32::from(code) {
-                        true => action,
-                        false => classify(&usual, &ended),
+                    let expect = if other == i32::from(code) {
+                        action
+                    } else {
+                        classify(&usual, &ended)
                     };
                     assert_eq!(classify(&special, &ended), expect);
                 }

@@ -107,8 +107,8 @@ fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// Returns the entries of an index file after its head, without a truncated last one. Returns none if the entries
-/// do not ascend, because such an index is not trustworthy.
+/// Returns the entries of an index file after its head, without a truncated last one. Returns none
+/// if the entries do not ascend, because such an index is not trustworthy.
 fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
     let (entries, _torn) = entries.as_chunks::<{ Mark::SIZE }>();
     let marks = entries.iter().copied().map(Mark::from_bytes);
@@ -122,8 +122,8 @@ fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
 /// Returns the offset of a file from which lines of `time_us` (microseconds since 1970) or later
 /// may occur. Every line before the offset is older.
 ///
-/// `entries` is the content of the index file after its head and may be arbitrary. The offset may be beyond the
-/// end of a truncated file; 0 means unknown.
+/// `entries` is the content of the index file after its head and may be arbitrary. The offset may
+/// be beyond the end of a truncated file; 0 means unknown.
 pub fn seek(entries: &[u8], time_us: u64) -> u64 {
     let older = marks(entries).take_while(|mark| mark.time.0 <= time_us);
     older.last().map_or(0, |mark| mark.offset)

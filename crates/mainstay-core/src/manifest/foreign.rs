@@ -1290,9 +1290,10 @@ mod tests {
                 Place::Service => format!("[service.a]\n{toml}"),
                 Place::Start => format!("[service.a.start]\n{toml}"),
                 Place::Liveness => {
-                    let more = match toml.contains(" = [") {
-                        true => "",
-                        false => "exec = [\"a\"]\n",
+                    let more = if toml.contains(" = [") {
+                        ""
+                    } else {
+                        "exec = [\"a\"]\n"
                     };
                     format!("[service.a.liveness]\n{more}{toml}")
                 }
@@ -1301,9 +1302,10 @@ mod tests {
                 Place::Limits => format!("[service.a.limits]\n{toml}"),
                 Place::Log => format!("[service.a.log]\n{toml}"),
             };
-            let command = match line.contains("command = ") {
-                true => "",
-                false => "\ncommand = [\"a\"]",
+            let command = if line.contains("command = ") {
+                ""
+            } else {
+                "\ncommand = [\"a\"]"
             };
             let (table, rest) = line.split_once('\n').expect("a table and a line");
             let head = match table {

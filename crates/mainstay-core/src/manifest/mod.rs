@@ -176,12 +176,13 @@ pub fn with_program(text: &str, format: Format, service: &str, program: &str) ->
     let word = serde_json::to_string(program).ok()?;
     let changed = format!("{}{word}{}", text.get(..start)?, text.get(end..)?);
     let (old, new) = (parse(text, format).ok()?, parse(&changed, format).ok()?);
-    let expected = old
-        .into_iter()
-        .map(|spec| match spec.name().as_str() == service {
-            true => spec.with_program(program),
-            false => Some(spec),
-        });
+    let expected = old.into_iter().map(|spec| {
+        if spec.name().as_str() == service {
+            spec.with_program(program)
+        } else {
+            Some(spec)
+        }
+    });
     let expected: Option<Vec<Spec>> = expected.collect();
     (expected? == new).then_some(changed)
 }

@@ -849,12 +849,13 @@ fn retention(typed: OrTable<Count, KeepTable>) -> Retention {
             age: value(table.age).map(|Time(age)| age),
         },
     };
-    match keep == Retention::default() {
-        true => Retention {
+    if keep == Retention::default() {
+        Retention {
             files: Some(usual),
             ..keep
-        },
-        false => keep,
+        }
+    } else {
+        keep
     }
 }
 

@@ -477,13 +477,15 @@ impl FromText for Capability {
         }
         // Container tools omit the prefix.
         let full = text.to_ascii_uppercase();
-        let full = match full.starts_with("CAP_") {
-            true => full,
-            false => format!("CAP_{full}"),
+        let full = if full.starts_with("CAP_") {
+            full
+        } else {
+            format!("CAP_{full}")
         };
-        let help = match Self::ALL.contains(&&*full) {
-            true => Some(format!("write \"{full}\"")),
-            false => did_you_mean(text, Self::ALL),
+        let help = if Self::ALL.contains(&&*full) {
+            Some(format!("write \"{full}\""))
+        } else {
+            did_you_mean(text, Self::ALL)
         };
         let help = help.unwrap_or_else(|| {
             "write one of capabilities(7) in full: \"CAP_NET_BIND_SERVICE\"".to_owned()
@@ -727,9 +729,10 @@ impl FromText for Account {
                 text if known.is_none() => name(text).map(|user| format!("user:{user}")),
                 _ => None,
             };
-            let help = match is_number(text) {
-                true => Some(NAME_OF_USER.to_owned()),
-                false => user.map(|user| format!("write \"{user}\"")),
+            let help = if is_number(text) {
+                Some(NAME_OF_USER.to_owned())
+            } else {
+                user.map(|user| format!("write \"{user}\""))
             };
             Mistake {
                 code: Code::Account,
@@ -846,13 +849,15 @@ fn http_url(text: &str) -> Result<HttpUrl, &'static str> {
         .rsplit(']')
         .next()
         .is_some_and(|end| end.contains(':'));
-    let authority = match has_port {
-        true => Cow::Borrowed(authority),
-        false => Cow::Owned(format!("{authority}:80")),
+    let authority = if has_port {
+        Cow::Borrowed(authority)
+    } else {
+        Cow::Owned(format!("{authority}:80"))
     };
-    let path_and_query = match path.starts_with('/') {
-        true => path.to_owned(),
-        false => format!("/{path}"),
+    let path_and_query = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
     };
     Ok(HttpUrl {
         address: host_port(&authority)?,
@@ -890,9 +895,10 @@ fn webhook_url(text: &str) -> Result<WebhookUrl, &'static str> {
     }
     let end = authority.rsplit(']').next();
     let has_port = end.is_some_and(|end| end.contains(':'));
-    let host = match has_port {
-        true => host_port(authority)?.host,
-        false => host_port(&format!("{authority}:443"))?.host,
+    let host = if has_port {
+        host_port(authority)?.host
+    } else {
+        host_port(&format!("{authority}:443"))?.host
     };
     let is_local = match host.parse::<IpAddr>() {
         Ok(address) => address.is_loopback(),
@@ -935,16 +941,18 @@ impl FromText for SinkTarget {
             host_port(rest).map_err(|help| {
                 // The text is omitted: it may contain a password.
                 let message = format!("`{scheme}://` requires a host and a port");
-                let help = match help.starts_with("write a host") {
-                    true => format!("write \"{scheme}://loghost:{usual}\""),
-                    false => help.to_owned(),
+                let help = if help.starts_with("write a host") {
+                    format!("write \"{scheme}://loghost:{usual}\"")
+                } else {
+                    help.to_owned()
                 };
                 Mistake::new(Code::Address, message, &help)
             })
         };
-        let path = || match rest.starts_with('/') && !rest.contains(char::is_control) {
-            true => Ok(PathBuf::from(rest)),
-            false => {
+        let path = || {
+            if rest.starts_with('/') && !rest.contains(char::is_control) {
+                Ok(PathBuf::from(rest))
+            } else {
                 let message = format!("`{scheme}://` requires an absolute path");
                 let help = format!("write \"{scheme}:///dev/log\"");
                 Err(Mistake::new(Code::RelativePath, message, &help))

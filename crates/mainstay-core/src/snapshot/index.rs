@@ -205,9 +205,10 @@ impl Index {
             return Err(Bad::Version(version));
         }
         let index: Self = serde_json::from_slice(text).map_err(unreadable)?;
-        match index.roots.iter().all(Root::is_sound) {
-            true => Ok(index),
-            false => Err(damaged("its index.json contains invalid paths")),
+        if index.roots.iter().all(Root::is_sound) {
+            Ok(index)
+        } else {
+            Err(damaged("its index.json contains invalid paths"))
         }
     }
 

@@ -603,9 +603,10 @@ impl Host {
         let (service, limit) = (helper.service, helper.limit);
         if let Purpose::Probe(token) = helper.purpose {
             // The exit that the kill causes is not the probe's result, and may take time.
-            let event = match was_delayed {
-                true => Event::Unasked(service, token, Unasked::Delayed),
-                false => Event::Answered(service, token, Err(no_answer_within(limit))),
+            let event = if was_delayed {
+                Event::Unasked(service, token, Unasked::Delayed)
+            } else {
+                Event::Answered(service, token, Err(no_answer_within(limit)))
             };
             self.step_at(at, event);
         }
@@ -634,9 +635,12 @@ impl Host {
         match helper.purpose {
             Purpose::Probe(token) => {
                 let is_late = matches!(exit, Exit::Signal(9));
-                let answer = answer.map_err(|why| match is_late {
-                    true => why,
-                    false => format!("the probe command failed: {why}"),
+                let answer = answer.map_err(|why| {
+                    if is_late {
+                        why
+                    } else {
+                        format!("the probe command failed: {why}")
+                    }
                 });
                 self.step_at(at, Event::Answered(helper.service, token, answer));
             }

@@ -206,9 +206,10 @@ impl Host {
                 Err(_) => {}
             }
         }
-        self.reporter.notify(&match reloaded.is_empty() {
-            true => "SIGHUP: no service was reloaded".to_owned(),
-            false => format!("SIGHUP: reload requested: {}", reloaded.join(", ")),
+        self.reporter.notify(&if reloaded.is_empty() {
+            "SIGHUP: no service was reloaded".to_owned()
+        } else {
+            format!("SIGHUP: reload requested: {}", reloaded.join(", "))
         });
     }
 
@@ -313,20 +314,17 @@ impl Host {
         if self.logs.is_behind() {
             return Err((StatusCode::SERVICE_UNAVAILABLE, LOGS_BEHIND.to_owned()));
         }
-        match self.engine.is_shutting_down() {
-            true => {
-                let why = Refusal::ShuttingDown.to_string();
-                Err((StatusCode::SERVICE_UNAVAILABLE, why))
-            }
-            false => {
-                let is_tried = |name: &&&str| {
-                    let id = self.engine.find(name);
-                    id.is_some_and(|id| self.engine.trial(id).is_some())
-                };
-                let tried = names.iter().find(is_tried);
-                let why = tried.map(|name| format!("{name}: {}", Refusal::Updating));
-                why.map_or(Ok(()), |why| Err((StatusCode::LOCKED, why)))
-            }
+        if self.engine.is_shutting_down() {
+            let why = Refusal::ShuttingDown.to_string();
+            Err((StatusCode::SERVICE_UNAVAILABLE, why))
+        } else {
+            let is_tried = |name: &&&str| {
+                let id = self.engine.find(name);
+                id.is_some_and(|id| self.engine.trial(id).is_some())
+            };
+            let tried = names.iter().find(is_tried);
+            let why = tried.map(|name| format!("{name}: {}", Refusal::Updating));
+            why.map_or(Ok(()), |why| Err((StatusCode::LOCKED, why)))
         }
     }
 

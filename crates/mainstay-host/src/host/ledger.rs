@@ -252,9 +252,10 @@ impl Ledger {
         };
         let copy = self.copy.as_ref().map(|copy| {
             let path = state.manifest_path(&header.manifest_format);
-            match lock_file::is_at(&path, copy)? {
-                true => copy.try_clone(),
-                false => write_private(&path, &sys::read_from_start(copy)?),
+            if lock_file::is_at(&path, copy)? {
+                copy.try_clone()
+            } else {
+                write_private(&path, &sys::read_from_start(copy)?)
             }
         });
         let placed = copy.transpose().and_then(|copy| {
@@ -353,9 +354,10 @@ fn place(state: &StateDir, header: &mut Header, entries: &[Entry]) -> io::Result
     while body.len() < room * ENTRY {
         fill(&(), ENTRY, &mut body)?;
     }
-    let (counting, other) = match of_first < of_spare {
-        true => (&spare, &first),
-        false => (&first, &spare),
+    let (counting, other) = if of_first < of_spare {
+        (&spare, &first)
+    } else {
+        (&first, &spare)
     };
     let target = if of_first.is_none() { &first } else { other };
     let written = written(target, &head, &body).map(|file| (target, file));
@@ -365,14 +367,12 @@ fn place(state: &StateDir, header: &mut Header, entries: &[Entry]) -> io::Result
         Err(_) => Err(error),
     })?;
     let moved = at == &spare && exchanged(&spare, &first).is_ok();
-    let path = match moved {
-        true => first.clone(),
-        false => at.clone(),
-    };
+    let path = if moved { first.clone() } else { at.clone() };
     // A failure here is made good with the next new ledger.
-    let _ = match path == first {
-        true => retire(&spare, body.len()),
-        false => Ok(()),
+    let _ = if path == first {
+        retire(&spare, body.len())
+    } else {
+        Ok(())
     };
     Ok(Place { path, file })
 }
@@ -654,9 +654,10 @@ impl LedgerSnapshot {
             birth: Birth { first: 0, last: 0 },
             manifest: manifest.to_owned(),
             manifest_dir: PathBuf::new(),
-            manifest_format: match installed.is_empty() {
-                true => String::new(),
-                false => INSTALLED.to_owned(),
+            manifest_format: if installed.is_empty() {
+                String::new()
+            } else {
+                INSTALLED.to_owned()
             },
             orphan_markers: predecessor.orphan_markers.clone(),
             generation: 0,

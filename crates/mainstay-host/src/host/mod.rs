@@ -575,9 +575,10 @@ impl Host {
             !redact.is_empty() && redact.with() == RedactWith::Hash
         };
         // Services that are added later may need a key.
-        let key = match parts.daemon.is_some() || parts.definitions.iter().any(hides) {
-            true => state.redaction_key()?,
-            false => RedactionKey::new([0; 32]),
+        let key = if parts.daemon.is_some() || parts.definitions.iter().any(hides) {
+            state.redaction_key()?
+        } else {
+            RedactionKey::new([0; 32])
         };
         let places = Places {
             logs_dir: state.logs_dir(),
@@ -810,12 +811,11 @@ impl Host {
             }
             self.answer_waiters();
             self.notify_parent();
-            match self.is_done() {
-                true => {
-                    self.kill_helpers();
-                    self.end_alerts();
-                }
-                false => self.go_on_with_alerts(),
+            if self.is_done() {
+                self.kill_helpers();
+                self.end_alerts();
+            } else {
+                self.go_on_with_alerts()
             }
             if self.reporter.is_due() {
                 let report = self.status();
@@ -1064,13 +1064,15 @@ impl Host {
         }
         let at_once = self.interrupts > 1;
         let now = self.now();
-        let actions = match at_once {
-            true => self.engine.kill_all(now),
-            false => self.engine.stop_all(now),
+        let actions = if at_once {
+            self.engine.kill_all(now)
+        } else {
+            self.engine.stop_all(now)
         };
-        self.reporter.notify(match at_once {
-            true => "killing all services",
-            false => "stopping all services; a second request kills them",
+        self.reporter.notify(if at_once {
+            "killing all services"
+        } else {
+            "stopping all services; a second request kills them"
         });
         self.perform(actions);
     }

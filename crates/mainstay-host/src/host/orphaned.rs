@@ -54,9 +54,10 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
     let is_gone = |entry: &Entry| entry.living().is_none();
     // The ledger may be out of date if it could not be written.
     let survivors =
-        match ledger_snapshot.rebuilt.is_some() || ledger_snapshot.entries.iter().any(is_gone) {
-            true => Survivors::of(&ledger_snapshot.header.orphan_markers),
-            false => Survivors::default(),
+        if ledger_snapshot.rebuilt.is_some() || ledger_snapshot.entries.iter().any(is_gone) {
+            Survivors::of(&ledger_snapshot.header.orphan_markers)
+        } else {
+            Survivors::default()
         };
     let rebuilt = ledger_snapshot.rebuilt.as_deref();
     let reports = ledger_snapshot.entries.iter().map(|entry| {
@@ -122,11 +123,10 @@ impl Orphans {
             |service: &ServiceReport| service.pid.is_some() || service.state == StateName::Unknown;
         let pid = self.pid;
         let live_on = self.report.services.iter().any(lives);
-        let what = match live_on {
-            true => {
-                format!("the supervisor (pid {pid}) is no longer running, but its services are")
-            }
-            false => format!("the supervisor (pid {pid}) and its services are no longer running"),
+        let what = if live_on {
+            format!("the supervisor (pid {pid}) is no longer running, but its services are")
+        } else {
+            format!("the supervisor (pid {pid}) and its services are no longer running")
         };
         let hint = match (live_on, self.are_installed) {
             (true, false) => "`mainstay run FILE` adopts them, `mainstay stop` ends them",
@@ -305,9 +305,10 @@ pub fn stop_without_supervisor(
 
 fn services_there<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.collect();
-    match names.is_empty() {
-        true => "no services are left".to_owned(),
-        false => format!("services: {}", names.join(", ")),
+    if names.is_empty() {
+        "no services are left".to_owned()
+    } else {
+        format!("services: {}", names.join(", "))
     }
 }
 
@@ -542,9 +543,10 @@ async fn stop(
         .entries
         .iter()
         .filter(|entry| !is_named(&entry.name));
-    let closed = match others.any(|entry| entry.living().is_some()) {
-        true => host.leave(),
-        false => host.close(),
+    let closed = if others.any(|entry| entry.living().is_some()) {
+        host.leave()
+    } else {
+        host.close()
     };
     let unfinished = |why| Failure::new(Code::Busy, format!("stop: {why}"));
     closed.map_err(unfinished)?;

@@ -149,10 +149,7 @@ impl LostFiles {
 }
 
 fn missing(is_there: bool) -> Option<&'static str> {
-    Some(match is_there {
-        true => "replaced",
-        false => "deleted",
-    })
+    Some(if is_there { "replaced" } else { "deleted" })
 }
 
 impl Possession {
@@ -191,9 +188,10 @@ impl Possession {
         let path = state.path();
         let mut lost = LostFiles::default();
         if !lock_file::leads_to(path, &self.dir)? {
-            lost.dir = match lock_file::is_deleted(&self.dir)? {
-                true => Some("deleted"),
-                false => Some("moved"),
+            lost.dir = if lock_file::is_deleted(&self.dir)? {
+                Some("deleted")
+            } else {
+                Some("moved")
             };
             return Ok(lost);
         }
@@ -214,9 +212,10 @@ impl Possession {
 
     /// Takes the lost lock again, and returns whether that succeeded.
     fn retake(&mut self, state: &StateDir, since: Instant) -> Result<bool, Failure> {
-        let timeout = match since.elapsed() < LOCK_TIMEOUT {
-            true => Timeout::Pending,
-            false => Timeout::Expired,
+        let timeout = if since.elapsed() < LOCK_TIMEOUT {
+            Timeout::Pending
+        } else {
+            Timeout::Expired
         };
         match state.try_lock(timeout)? {
             Try::Taken(mut lock) => {
@@ -322,9 +321,10 @@ impl Host {
             None => (now, LostFiles::default()),
         };
         let repaired = lost.map_err(super::failed("inspect the state directory"));
-        let repaired = repaired.and_then(|lost| match lost.are_none() {
-            true => Ok(None),
-            false => {
+        let repaired = repaired.and_then(|lost| {
+            if lost.are_none() {
+                Ok(None)
+            } else {
                 let is_done = possession.repair(&self.state, &lost, since)?;
                 Ok(Some((lost.seen_as(seen), is_done)))
             }

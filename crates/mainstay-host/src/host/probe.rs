@@ -47,9 +47,10 @@ impl No {
 
     fn of(what: impl std::fmt::Display, error: &io::Error) -> Self {
         let why = format!("{what}: {}", brief(error));
-        match sys::is_lacking(error) {
-            true => Self::Lacking(why),
-            false => Self::Answer(why),
+        if sys::is_lacking(error) {
+            Self::Lacking(why)
+        } else {
+            Self::Answer(why)
         }
     }
 }

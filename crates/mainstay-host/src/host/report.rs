@@ -211,9 +211,10 @@ impl Reporter {
 
     /// Reports that the end no longer waits for the disk of the logs, and returns the message.
     pub(super) fn give_logs_up(&mut self, state: &StateDir) -> String {
-        let consequence = match cfg!(target_os = "linux") {
-            true => "the next supervisor writes the output that is missing",
-            false => "the output that is missing is lost",
+        let consequence = if cfg!(target_os = "linux") {
+            "the next supervisor writes the output that is missing"
+        } else {
+            "the output that is missing is lost"
         };
         let text = format!(
             "the logs are not complete: the disk of {} did not respond for {}; {consequence}",

@@ -257,11 +257,12 @@ impl Host {
             ids = self.engine.with_dependents(&ids);
         }
         self.stopped_by_name(&ids);
-        let actions = match self.has_manager {
+        let actions = if self.has_manager {
             // The service manager needs to see the service down, and is not notified of anything
             // but the end of this process.
-            true => self.engine.stop_all(self.now()),
-            false => self.engine.stop(&ids, self.now()),
+            self.engine.stop_all(self.now())
+        } else {
+            self.engine.stop(&ids, self.now())
         };
         let (on, needs) = (On::Services(ids, Request::Stop, form), Vec::new());
         self.requested(Waiter { on, needs, reply }, actions);

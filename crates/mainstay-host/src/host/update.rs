@@ -197,9 +197,10 @@ impl Host {
         let sockets = old.sockets.share(&old.spec, &spec);
         let sockets = sockets.map_err(|error| broken("share its sockets", error))?;
         let is_same_log = has_same_log(old, &spec, &definition.dir, &user);
-        let style = match is_same_log && may_overlap(&old.spec, &spec) {
-            true => Style::Overlap,
-            false => Style::Restart,
+        let style = if is_same_log && may_overlap(&old.spec, &spec) {
+            Style::Overlap
+        } else {
+            Style::Restart
         };
         let how = Tryout { style, canary };
         let old_state = self.engine.view(service).map(|view| view.state);

@@ -5,9 +5,10 @@ use mainstay_core::manifest::{Diagnostic, Severity};
 
 /// Renders every diagnostic of the file `name`, each followed by an empty line.
 pub(crate) fn all(name: &str, found: &[Diagnostic], colour: bool) -> String {
-    let renderer = match colour {
-        true => Renderer::styled(),
-        false => Renderer::plain(),
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
     };
     found
         .iter()

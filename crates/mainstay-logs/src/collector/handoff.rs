@@ -206,9 +206,10 @@ impl Handoff {
             }
         }
         capture.settle();
-        match taken < count {
-            true if (count as u64) >= held => Taken::All(taken),
-            _ => Taken::after(taken, held),
+        if taken < count && (count as u64) >= held {
+            Taken::All(taken)
+        } else {
+            Taken::after(taken, held)
         }
     }
 
@@ -293,9 +294,10 @@ impl Handoff {
 
 impl Taken {
     fn after(count: usize, held: u64) -> Self {
-        match count as u64 >= held {
-            true => Self::All(count),
-            false => Self::Some(count),
+        if count as u64 >= held {
+            Self::All(count)
+        } else {
+            Self::Some(count)
         }
     }
 }

@@ -1041,10 +1041,7 @@ proptest! {
         let only_sizes: Vec<usize> = sizes.iter().map(|(size, _)| *size).collect();
         for (chunk, (_, by_himself)) in chunks(&input, &only_sizes).zip(sizes.iter().cycle()) {
             NOW.set(NOW.get() + SECOND / 3);
-            match by_himself {
-                true => splice(&mut log, &disk, chunk),
-                false => log.write(chunk),
-            }
+            if *by_himself { splice(&mut log, &disk, chunk) } else { log.write(chunk) }
         }
         disk.fail(0..0, &[]);
         log.finish();

@@ -111,12 +111,13 @@ impl Index {
         let ascends = before.zip(after).is_none_or(|(before, after)| {
             before == after || (before.offset < after.offset && before.time < after.time)
         });
-        match ascends {
-            true => Bracket { before, after },
-            false => Bracket {
+        if ascends {
+            Bracket { before, after }
+        } else {
+            Bracket {
                 before: None,
                 after: None,
-            },
+            }
         }
     }
 }

@@ -50,13 +50,15 @@ pub struct Range {
 impl Range {
     /// Returns the start and end of the range within this piece.
     pub(super) fn of_piece(&self, piece: usize) -> (u64, u64) {
-        let from = match piece == self.start.piece {
-            true => self.start.offset,
-            false => 0,
+        let from = if piece == self.start.piece {
+            self.start.offset
+        } else {
+            0
         };
-        let to = match piece == self.end.piece {
-            true => self.end.offset,
-            false => u64::MAX,
+        let to = if piece == self.end.piece {
+            self.end.offset
+        } else {
+            u64::MAX
         };
         (from, to)
     }
@@ -95,12 +97,13 @@ impl Log {
         }
         if let Some(since) = query.since {
             let piece = self.pieces.partition_point(|piece| piece.ended < since);
-            range.start = match piece <= last {
-                true => Place {
+            range.start = if piece <= last {
+                Place {
                     piece,
                     offset: self.first_at(piece, since, Lean::Early)?,
-                },
-                false => range.end,
+                }
+            } else {
+                range.end
             };
         }
         range.start = range.start.min(range.end);
@@ -149,9 +152,10 @@ impl Log {
                 let place = search.first(&mut BufReader::with_capacity(BLOCK, part), from, to)?;
                 let is_unknown = lean == Lean::Late && place == limit && piece.begun == 0;
                 // Without any stamp, the creation time is the best estimate.
-                match is_unknown && before.is_none() && born_unstamped(&file)? >= time {
-                    true => Ok(0),
-                    false => Ok(place),
+                if is_unknown && before.is_none() && born_unstamped(&file)? >= time {
+                    Ok(0)
+                } else {
+                    Ok(place)
                 }
             }
             Content::Packed(mut packed) => {

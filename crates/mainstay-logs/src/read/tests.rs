@@ -420,7 +420,8 @@ fn a_time_is_found_by_the_index() {
     assert!(times.into_iter().eq(expect));
 }
 
-/// An index that was copied from another file, or is left of one that was replaced, is not believed.
+/// An index that was copied from another file, or is left of one that was replaced, is not
+/// believed.
 #[test]
 fn an_index_of_another_file_narrows_nothing() {
     let dir = TempDir::new("foreign");

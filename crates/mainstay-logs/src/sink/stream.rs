@@ -193,9 +193,10 @@ async fn connect(address: &HostPort) -> io::Result<TcpStream> {
     let found = timeout(CONNECT_TIMEOUT, found).await???;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in found {
-        let socket = match address.is_ipv4() {
-            true => TcpSocket::new_v4()?,
-            false => TcpSocket::new_v6()?,
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
         };
         // Detects a vanished receiver even if nothing is sent.
         socket.set_keepalive(true)?;

@@ -55,9 +55,10 @@ impl Udp {
         let found = resolve(self.address.host(), self.address.port());
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in timeout(CONNECT_TIMEOUT, found).await??? {
-            let socket = match address.is_ipv4() {
-                true => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
-                false => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,
+            let socket = if address.is_ipv4() {
+                UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?
+            } else {
+                UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?
             };
             match socket.connect(address).await {
                 Ok(()) => return Ok(socket),

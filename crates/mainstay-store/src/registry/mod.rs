@@ -173,9 +173,10 @@ impl Registry {
         if let Some(closed) = Closed::at(path) {
             return Err(closed.failure("cannot open the registry"));
         }
-        match path.exists() {
-            true => Self::open_file(path).map(Some),
-            false => Ok(None),
+        if path.exists() {
+            Self::open_file(path).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -206,9 +207,10 @@ impl Registry {
     }
 
     fn open_file(path: &Path) -> Result<Self, Failure> {
-        let timeout = match IS_LOCKED.load(Ordering::Relaxed) {
-            true => SHORT_LOCK_TIMEOUT,
-            false => LOCK_TIMEOUT,
+        let timeout = if IS_LOCKED.load(Ordering::Relaxed) {
+            SHORT_LOCK_TIMEOUT
+        } else {
+            LOCK_TIMEOUT
         };
         let opened = Self::open_within(path, timeout);
         let is_locked = matches!(&opened, Err(failure) if failure.code() == Code::Busy);
@@ -839,9 +841,10 @@ fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
 fn disk_state(path: &Path) -> Option<std::io::ErrorKind> {
     let found = rustix::fs::statvfs(path.parent()?).ok()?;
     let is_full = found.f_bavail == 0 || found.f_files > 0 && found.f_favail == 0;
-    match found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        true => Some(std::io::ErrorKind::ReadOnlyFilesystem),
-        false => is_full.then_some(std::io::ErrorKind::StorageFull),
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        Some(std::io::ErrorKind::ReadOnlyFilesystem)
+    } else {
+        is_full.then_some(std::io::ErrorKind::StorageFull)
     }
 }
 

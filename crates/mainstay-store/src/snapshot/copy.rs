@@ -492,16 +492,15 @@ impl Copy<'_> {
         stat: &Stat,
         is_there: bool,
     ) -> io::Result<Option<(Kind, Metadata)>> {
-        let xattrs = match name.as_os_str().is_empty() {
-            true => self.from.xattrs()?,
-            false => {
-                let (above, last) = self.above(name)?;
-                match above.as_ref().unwrap_or(self.from).dir(&last) {
-                    Ok(dir) => dir.xattrs()?,
-                    // A mount point: its content is not part of the directory.
-                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => BTreeMap::new(),
-                    Err(error) => return Err(error),
-                }
+        let xattrs = if name.as_os_str().is_empty() {
+            self.from.xattrs()?
+        } else {
+            let (above, last) = self.above(name)?;
+            match above.as_ref().unwrap_or(self.from).dir(&last) {
+                Ok(dir) => dir.xattrs()?,
+                // A mount point: its content is not part of the directory.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => BTreeMap::new(),
+                Err(error) => return Err(error),
             }
         };
         if !is_there {
@@ -587,9 +586,10 @@ pub(super) fn seal(disk: Disk<'_>, root: &Root, to: &Dir) -> Result<(), Failure>
             disk.set_metadata(dir, &entry.metadata)?;
             disk.sync(dir)
         };
-        let done = match name.as_os_str().is_empty() {
-            true => finish(to),
-            false => to.dir(&name).and_then(|dir| finish(&dir)),
+        let done = if name.as_os_str().is_empty() {
+            finish(to)
+        } else {
+            to.dir(&name).and_then(|dir| finish(&dir))
         };
         done.map_err(doing("restore", &to.path().join(&name)))?;
     }
@@ -624,8 +624,9 @@ fn check(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), 
         return Ok(());
     }
     let (found, wanted) = (found.0, wanted.0);
-    Err(SnapshotError::Damaged(match found == wanted {
-        true => format!("the content of {path} has changed since it was copied"),
-        false => format!("{path} has {found} bytes instead of {wanted}"),
+    Err(SnapshotError::Damaged(if found == wanted {
+        format!("the content of {path} has changed since it was copied")
+    } else {
+        format!("{path} has {found} bytes instead of {wanted}")
     }))
 }

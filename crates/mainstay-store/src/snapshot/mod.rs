@@ -70,9 +70,10 @@ impl Seam for CallOff {
             change,
             Change::Create(_) | Change::Write(_) | Change::SetMetadata(_) | Change::SyncAll(_)
         );
-        match makes && self.is_called_off() {
-            true => Err(called_off()),
-            false => Ok(()),
+        if makes && self.is_called_off() {
+            Err(called_off())
+        } else {
+            Ok(())
         }
     }
 

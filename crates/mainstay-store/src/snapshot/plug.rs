@@ -155,16 +155,20 @@ impl Undo {
 
     fn perform(self) -> io::Result<()> {
         match self {
-            Self::Create(path) => match fs::symlink_metadata(&path)?.is_dir() {
-                true => fs::remove_dir_all(path),
-                false => fs::remove_file(path),
-            },
+            Self::Create(path) => {
+                if fs::symlink_metadata(&path)?.is_dir() {
+                    fs::remove_dir_all(path)
+                } else {
+                    fs::remove_file(path)
+                }
+            }
             Self::Content(path) => File::options().write(true).open(path)?.set_len(0),
             Self::Metadata(path) => {
                 let kind = fs::symlink_metadata(&path)?.file_type();
-                match kind.is_file() || kind.is_dir() {
-                    true => File::open(path)?.set_modified(UNIX_EPOCH),
-                    false => Ok(()),
+                if kind.is_file() || kind.is_dir() {
+                    File::open(path)?.set_modified(UNIX_EPOCH)
+                } else {
+                    Ok(())
                 }
             }
             Self::Rename(from, to) => fs::rename(to, from),
@@ -214,9 +218,10 @@ impl Place {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let memory = Path::new("/dev/shm");
-        let above = match memory.is_dir() {
-            true => memory.to_owned(),
-            false => std::env::temp_dir(),
+        let above = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
         };
         let path = above.join(format!(
             "mainstay-snapshots-{}-{number}",

@@ -120,9 +120,12 @@ impl Session<'_> {
         let mut journal = Journal::new(id, keep, moves);
         self.write_journal(began, &journal)?;
         let prepared = self.prepare(&index, began, &mut journal);
-        let prepared = prepared.and_then(|()| match self.store.seam.is_called_off() {
-            true => Err(doing("restore", self.dir.path())(called_off()).into()),
-            false => Ok(()),
+        let prepared = prepared.and_then(|()| {
+            if self.store.seam.is_called_off() {
+                Err(doing("restore", self.dir.path())(called_off()).into())
+            } else {
+                Ok(())
+            }
         });
         if let Err(error) = prepared {
             self.undo(began, &journal)?;
@@ -259,9 +262,10 @@ impl Session<'_> {
         let replaced = || io::Error::other(format!("{} was replaced meanwhile", new.display()));
         let Some(current) = stat(&target)? else {
             // The target did not exist, or was already moved aside.
-            return match is_prepared {
-                true => disk.rename(parent, &new, &target),
-                false => Err(replaced()),
+            return if is_prepared {
+                disk.rename(parent, &new, &target)
+            } else {
+                Err(replaced())
             };
         };
         let is_exchanged = one
@@ -420,9 +424,10 @@ impl Session<'_> {
 
     /// Returns the limit that a replaced state exceeds, if it has not been kept yet.
     fn excess_of(&self, dir: &Dir, is_kept: bool) -> Result<Option<Excess>, Failure> {
-        match is_kept {
-            true => Ok(None),
-            false => excess_of(dir, self.store.max_size),
+        if is_kept {
+            Ok(None)
+        } else {
+            excess_of(dir, self.store.max_size)
         }
     }
 

@@ -130,12 +130,13 @@ impl Store {
         let (text, seal) = (read(INDEX)?, read(SEAL)?);
         let index = Index::read(&text, &String::from_utf8_lossy(&seal));
         let index = index.map_err(|bad: Bad| bad.to_string())?;
-        match index.id == id && index.service == self.service.as_str() {
-            true => Ok(index),
-            false => Err(format!(
+        if index.id == id && index.service == self.service.as_str() {
+            Ok(index)
+        } else {
+            Err(format!(
                 "it contains snapshot {} of {}",
                 index.id, index.service
-            )),
+            ))
         }
     }
 
@@ -160,9 +161,10 @@ impl Store {
     /// Completes interrupted restores that were committed. This takes a few renames, however large
     /// the state is. [`Store::lock`] does the rest.
     pub fn complete(&self) -> Result<(), Failure> {
-        match self.is_torn()? {
-            true => self.lock_only(Some(SHARED_LOCK_TIMEOUT))?.complete(),
-            false => Ok(()),
+        if self.is_torn()? {
+            self.lock_only(Some(SHARED_LOCK_TIMEOUT))?.complete()
+        } else {
+            Ok(())
         }
     }
 

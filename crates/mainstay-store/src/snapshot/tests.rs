@@ -290,9 +290,10 @@ fn a_restore_is_all_or_nothing(can_exchange: bool) {
                 session.restore(Which::Exactly(id), false).unwrap();
                 session.finish();
                 let again = place.picture();
-                match Some(id) == kept {
-                    true => assert_ne!(again, now),
-                    false => assert_eq!(again, now),
+                if Some(id) == kept {
+                    assert_ne!(again, now)
+                } else {
+                    assert_eq!(again, now)
                 }
             }
         },
@@ -926,9 +927,10 @@ impl Seam for Substitute {
         }
         fs::rename(prepared, prepared.with_extension("aside"))?;
         fs::rename(&self.other, prepared)?;
-        match self.fails {
-            true => Err(io::Error::other("the disk is full")),
-            false => Ok(()),
+        if self.fails {
+            Err(io::Error::other("the disk is full"))
+        } else {
+            Ok(())
         }
     }
 }
@@ -949,9 +951,10 @@ fn what_takes_the_place_of_a_prepared_directory_is_neither_removed_nor_restored(
         }));
         let mut session = store.lock(false).unwrap();
         let failure = session.restore(Which::Exactly(ids[0]), true).unwrap_err();
-        let expect = match fails {
-            true => "the disk is full",
-            false => "was replaced meanwhile",
+        let expect = if fails {
+            "the disk is full"
+        } else {
+            "was replaced meanwhile"
         };
         assert!(failure.to_string().contains(expect), "{failure}");
         assert!(!other.exists(), "after {changes} changes");

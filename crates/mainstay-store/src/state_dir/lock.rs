@@ -157,14 +157,16 @@ impl Lock {
     /// Returns the condition of the lock at the path that another starter checks.
     pub fn hold(&self) -> io::Result<Hold> {
         if !lock_file::is_at(&self.path, &self.file)? {
-            return Ok(match fs::exists(&self.path)? {
-                true => Hold::Replaced,
-                false => Hold::Deleted,
+            return Ok(if fs::exists(&self.path)? {
+                Hold::Replaced
+            } else {
+                Hold::Deleted
             });
         }
-        Ok(match read(&self.file) == self.text {
-            true => Hold::Intact,
-            false => Hold::Overwritten,
+        Ok(if read(&self.file) == self.text {
+            Hold::Intact
+        } else {
+            Hold::Overwritten
         })
     }
 
@@ -228,9 +230,10 @@ impl<'t> Content<'t> {
     fn parse(text: &'t str) -> Self {
         let mut lines = text.lines().take_while(|line| !line.is_empty());
         let Some(first) = lines.next() else {
-            return match text.is_empty() {
-                true => Self::Nothing,
-                false => Self::GivenBack,
+            return if text.is_empty() {
+                Self::Nothing
+            } else {
+                Self::GivenBack
             };
         };
         let mut words = first.split(' ');
@@ -271,10 +274,7 @@ impl Record<'_> {
             }),
             None => sys::is_dead(self.pid),
         };
-        match is_dead {
-            true => Holder::Dead,
-            false => Holder::Lives,
-        }
+        if is_dead { Holder::Dead } else { Holder::Lives }
     }
 }
 
@@ -335,9 +335,10 @@ impl StateDir {
         self.prepare()?;
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
-            let timeout = match Instant::now() < deadline {
-                true => Timeout::Pending,
-                false => Timeout::Expired,
+            let timeout = if Instant::now() < deadline {
+                Timeout::Pending
+            } else {
+                Timeout::Expired
             };
             match self.try_lock(timeout)? {
                 Try::Taken(lock) => return Ok(lock),

@@ -175,8 +175,9 @@ pub fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
 pub fn read_limited(source: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(limit + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
-        true => Err(Refusal::TooLarge(limit).into()),
-        false => Ok(bytes),
+    if bytes.len() as u64 > limit {
+        Err(Refusal::TooLarge(limit).into())
+    } else {
+        Ok(bytes)
     }
 }

@@ -215,12 +215,13 @@ pub fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
             "it has no parent directory",
         ));
     };
-    match is_privileged() {
-        true => Walk::new(&path)?.run(Last::Leave),
-        false => Ok((
+    if is_privileged() {
+        Walk::new(&path)?.run(Last::Leave)
+    } else {
+        Ok((
             Reached::plainly(std::fs::canonicalize(above)?)?,
             name.to_owned(),
-        )),
+        ))
     }
 }
 
@@ -315,9 +316,10 @@ pub(super) fn open_plainly(path: &Path) -> io::Result<File> {
 }
 
 fn open_regular(above: impl AsFd, name: &OsStr, nofollow: OFlags) -> io::Result<File> {
-    let links = match nofollow.is_empty() {
-        true => AtFlags::empty(),
-        false => AtFlags::SYMLINK_NOFOLLOW,
+    let links = if nofollow.is_empty() {
+        AtFlags::empty()
+    } else {
+        AtFlags::SYMLINK_NOFOLLOW
     };
     // Checked before it is opened, because opening some devices has effects, and again afterwards,
     // because it may have been replaced.

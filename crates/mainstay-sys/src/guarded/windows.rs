@@ -19,9 +19,10 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 pub fn directory(path: &Path) -> io::Result<PathBuf> {
     refuse_foreign_links(&std::path::absolute(path)?)?;
     let path = fs::canonicalize(path)?;
-    match fs::symlink_metadata(&path)?.file_type().is_dir() {
-        true => Ok(path),
-        false => Err(io::ErrorKind::NotADirectory.into()),
+    if fs::symlink_metadata(&path)?.file_type().is_dir() {
+        Ok(path)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
     }
 }
 

@@ -730,9 +730,9 @@ fn has(environment: &[u8], variable: &[u8]) -> bool {
     variables.any(|it| it == variable)
 }
 
-/// Returns the live processes of a dead supervisor's services, by its [`orphan_marker`]. In a cgroup,
-/// a tree's main process is the oldest one if it leads its session. Without a cgroup, the main
-/// process cannot be determined from data that the processes control.
+/// Returns the live processes of a dead supervisor's services, by its [`orphan_marker`]. In a
+/// cgroup, a tree's main process is the oldest one if it leads its session. Without a cgroup, the
+/// main process cannot be determined from data that the processes control.
 pub fn survivors(orphan_marker: &str) -> Vec<Survivor> {
     if let Some(("cgroup", dir)) = orphan_marker.split_once(' ') {
         return cgroup::survivors(dir.as_ref());

@@ -34,9 +34,10 @@ impl Stranger {
         // Opened first and checked afterwards: the process that has the pid now and started before
         // the call also had it during the call.
         let is_it = |now: Stat| birth.holds(now.identity().1) && now.is_alive();
-        match Stat::of(pid).is_some_and(is_it) {
-            true => Ok(Self { pid, birth, handle }),
-            false => Err(io::ErrorKind::NotFound.into()),
+        if Stat::of(pid).is_some_and(is_it) {
+            Ok(Self { pid, birth, handle })
+        } else {
+            Err(io::ErrorKind::NotFound.into())
         }
     }
 

@@ -159,9 +159,12 @@ fn read(path: &Path) -> io::Result<(String, Option<Vec<Ace>>)> {
             &raw mut descriptor,
         )
     })?;
-    let read = sid_text(owner).and_then(|owner| match list.is_null() {
-        true => Ok((owner, None)),
-        false => Ok((owner, Some(entries(list)?))),
+    let read = sid_text(owner).and_then(|owner| {
+        if list.is_null() {
+            Ok((owner, None))
+        } else {
+            Ok((owner, Some(entries(list)?)))
+        }
     });
     // SAFETY: `GetNamedSecurityInfo` allocated it.
     unsafe { LocalFree(descriptor) };
@@ -229,9 +232,10 @@ pub fn is_foreign(dir: &Path) -> io::Result<bool> {
     };
     let is_of_system = is_well_known(security::WinLocalSystemSid)
         || is_well_known(security::WinBuiltinAdministratorsSid);
-    let is_ours = match is_of_system {
-        true => Ok(true),
-        false => is_this_user(owner),
+    let is_ours = if is_of_system {
+        Ok(true)
+    } else {
+        is_this_user(owner)
     };
     // SAFETY: `GetNamedSecurityInfo` allocated it.
     unsafe { LocalFree(descriptor) };

@@ -167,9 +167,10 @@ fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
     });
     let ready = it.ready_check.iter();
     let ready = ready.map(|argv| format!("\n\t{}", sh::command_line(argv.iter().copied())));
-    let usage = match reload.is_empty() {
-        true => "start|stop|status",
-        false => "start|stop|status|reload",
+    let usage = if reload.is_empty() {
+        "start|stop|status"
+    } else {
+        "start|stop|status|reload"
     };
     let text = format!(
         r#"#!/bin/sh

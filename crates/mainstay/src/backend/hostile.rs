@@ -56,9 +56,10 @@ impl Case {
             .readiness(Readiness::Exec)
             .recovery(Recovery::default())
             .account(account);
-        match self.has_file {
-            true => definition.env_file(format!("{base}/it's a.env")),
-            false => definition,
+        if self.has_file {
+            definition.env_file(format!("{base}/it's a.env"))
+        } else {
+            definition
         }
     }
 

@@ -338,9 +338,10 @@ fn recovery(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     let Some(pause) = it.pause() else { return };
     let recovery = &it.definition.recovery;
     let (has_clean, crashes_only) = (!recovery.clean.is_empty(), recovery.crashes_only);
-    let (when, is) = match crashes_only {
-        true => ("Crashed", true),
-        false => ("SuccessfulExit", false),
+    let (when, is) = if crashes_only {
+        ("Crashed", true)
+    } else {
+        ("SuccessfulExit", false)
     };
     keys.push(("KeepAlive", Value::Keys(vec![(when, Value::Flag(is))])));
     keys.push(("ThrottleInterval", seconds(pause)));

@@ -186,12 +186,13 @@ fn supervisors(system: &System<'_>, restarts: bool) {
         (system.count("sleep 1004") == 1).then_some(())
     });
     system.lab.script(&format!("kill -KILL {first}"));
-    let is_other = |status: ServiceStatus| match restarts {
-        true => {
+    let is_other = |status: ServiceStatus| {
+        if restarts {
             status.state == State::Running
                 && status.pid.map(|pid| pid.to_string()) != Some(first.clone())
+        } else {
+            status.state == State::Stopped && status.code != 0
         }
-        false => status.state == State::Stopped && status.code != 0,
     };
     wait_until("what follows", SOON, || {
         is_other(system.status(&name)).then_some(())

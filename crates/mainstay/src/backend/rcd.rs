@@ -200,9 +200,10 @@ fn service(name: &str, verb: &str) -> Call {
 /// Returns a name that can be a prefix of shell variables.
 fn mangled(name: &str) -> String {
     let name = name.replace(['-', '.', '@'], "_");
-    match name.starts_with(|first: char| first.is_ascii_digit()) {
-        true => format!("_{name}"),
-        false => name,
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("_{name}")
+    } else {
+        name
     }
 }
 

@@ -79,9 +79,10 @@ pub(super) fn run(checked: &Checked<'_>, dialect: &Dialect) -> String {
         }
     }
     for want in &definition.wants {
-        let start = match definition.supervises {
-            true => dialect.ask,
-            false => dialect.start,
+        let start = if definition.supervises {
+            dialect.ask
+        } else {
+            dialect.start
         };
         if let Some(start) = start {
             let _infallible = writeln!(first, "{} || :", start(want));
@@ -259,9 +260,10 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
         &mut ["-1", "256"].map(str::to_owned).into_iter(),
         "code=$((128 + $2))",
     );
-    let other = match recovery.crashes_only || !restarts {
-        true => "stay_down \"$1\"",
-        false => "code=$1",
+    let other = if recovery.crashes_only || !restarts {
+        "stay_down \"$1\""
+    } else {
+        "code=$1"
     };
     rows(&mut std::iter::once("*".to_owned()), other);
     text += "esac\n";
@@ -294,9 +296,12 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
 fn pause(definition: &Definition) -> String {
     let recovery = &definition.recovery;
     // The supervisor itself waits one second between starts.
-    let seconds = |pause: &Duration| match *pause < Duration::from_secs(1) {
-        true => 0,
-        false => whole_seconds(*pause),
+    let seconds = |pause: &Duration| {
+        if *pause < Duration::from_secs(1) {
+            0
+        } else {
+            whole_seconds(*pause)
+        }
     };
     let pauses: Vec<u64> = recovery.restart_after.iter().map(seconds).collect();
     let mut text = String::new();
@@ -449,12 +454,13 @@ mod tests {
             };
             let argv: Vec<&str> = argv.iter().map(|word| &**word).collect();
             let output = self.lab.run(&argv);
-            match is_file && !output.status.success() {
-                true => Answer::default(),
-                false => Answer {
+            if is_file && !output.status.success() {
+                Answer::default()
+            } else {
+                Answer {
                     code: output.status.code(),
                     output: output.stdout,
-                },
+                }
             }
         }
 

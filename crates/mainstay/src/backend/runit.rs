@@ -223,9 +223,10 @@ fn dir(name: &str, site: &Site) -> PathBuf {
 }
 
 fn link(name: &str, site: &Site) -> PathBuf {
-    let scan_dir = match site.is_staged {
-        true => STAGED_SCAN_DIR,
-        false => site.first_of(SCAN_DIRS, SCAN_DIRS[0]),
+    let scan_dir = if site.is_staged {
+        STAGED_SCAN_DIR
+    } else {
+        site.first_of(SCAN_DIRS, SCAN_DIRS[0])
     };
     PathBuf::from(scan_dir).join(name)
 }

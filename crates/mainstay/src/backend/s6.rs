@@ -240,9 +240,10 @@ fn live_dir(name: &str, site: &Site) -> PathBuf {
 /// Returns the persistent directory and, on a running system, the live one.
 fn dirs(name: &str, site: &Site) -> Vec<PathBuf> {
     let kept = S6.unit_dir(site).join(name);
-    match site.is_staged {
-        true => vec![kept],
-        false => vec![kept, live_dir(name, site)],
+    if site.is_staged {
+        vec![kept]
+    } else {
+        vec![kept, live_dir(name, site)]
     }
 }
 

@@ -19,9 +19,10 @@ pub(super) fn is_plain(text: &str) -> bool {
 
 /// Quotes one word so that it is read literally.
 pub(super) fn quoted(text: &str) -> String {
-    match is_plain(text) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
+    if is_plain(text) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 

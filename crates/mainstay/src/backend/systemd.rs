@@ -463,11 +463,11 @@ impl Draft<'_> {
             name.bytes().all(is_inner) && name.starts_with(|first: char| !first.is_ascii_digit())
         };
         for name in &systemd.passed_variables {
-            match is_name(name) {
-                true => service.line("PassEnvironment", name),
-                false => self
-                    .wrong
-                    .push(format!("{name:?} is not a valid variable name")),
+            if is_name(name) {
+                service.line("PassEnvironment", name)
+            } else {
+                self.wrong
+                    .push(format!("{name:?} is not a valid variable name"))
             }
         }
         for (name, value) in env {
@@ -674,9 +674,10 @@ impl Draft<'_> {
         }
         let mut unit = Section::new("[Unit]");
         unit.line("Description", &format!("Sockets of {name}"));
-        let follows = match self.version >= 249 {
-            true => "StopPropagatedFrom",
-            false => "PartOf",
+        let follows = if self.version >= 249 {
+            "StopPropagatedFrom"
+        } else {
+            "PartOf"
         };
         unit.line(follows, &unit_name(name));
         let mut socket = Section::new("[Socket]");

@@ -288,15 +288,15 @@ fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
     let reload = reload.unwrap_or_else(|| "kill -HUP \"$pid\"".to_owned());
     script += &stop(&draft);
     script += "\nreload() {\n";
-    script += &match is_told {
-        true => format!("\tis_running || return 7\n\t{reload}\n}}\n"),
-        false => {
-            "\techo \"$name has nothing to reload: restart it\" >&2\n\treturn 3\n}\n".to_owned()
-        }
+    script += &if is_told {
+        format!("\tis_running || return 7\n\t{reload}\n}}\n")
+    } else {
+        "\techo \"$name has nothing to reload: restart it\" >&2\n\treturn 3\n}\n".to_owned()
     };
-    let force = match is_told {
-        true => "reload",
-        false => "lock; ! is_running || { stop && start; }",
+    let force = if is_told {
+        "reload"
+    } else {
+        "lock; ! is_running || { stop && start; }"
     };
     script += &VERBS.replace("FORCE", force);
     draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])

@@ -237,15 +237,15 @@ fn recovery(draft: &mut Draft<'_>) -> String {
         }
         None => "respawn limit unlimited\n".to_owned(),
     };
-    let mut clean: Vec<u8> = match recovery.crashes_only {
+    let mut clean: Vec<u8> = if recovery.crashes_only {
         // Upstart does not accept ranges. Signals are not included.
-        true => (0..=u8::MAX).collect(),
-        false => [0]
-            .iter()
+        (0..=u8::MAX).collect()
+    } else {
+        [0].iter()
             .chain(&recovery.clean)
             .chain(&recovery.halts)
             .copied()
-            .collect(),
+            .collect()
     };
     clean.dedup();
     let clean: Vec<String> = clean.iter().map(u8::to_string).collect();
@@ -294,9 +294,10 @@ fn script(draft: &mut Draft<'_>, program: &Path) -> String {
 
 /// Quotes one word of a job's script.
 fn one_word(text: &str) -> Option<String> {
-    match text.contains('\n') {
-        true => quoted(text).map(|word| word.replace('\n', "'\"$_nl\"'")),
-        false => word(text),
+    if text.contains('\n') {
+        quoted(text).map(|word| word.replace('\n', "'\"$_nl\"'"))
+    } else {
+        word(text)
     }
 }
 

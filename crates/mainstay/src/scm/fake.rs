@@ -162,9 +162,10 @@ impl Scm for Fake {
         }
         if let Setting::LogonRight(is_granted) = setting {
             let account = entry.account().to_owned();
-            match is_granted {
-                true => self.logons.insert(account),
-                false => self.logons.remove(&account),
+            if *is_granted {
+                self.logons.insert(account)
+            } else {
+                self.logons.remove(&account)
             };
             return Ok(());
         }

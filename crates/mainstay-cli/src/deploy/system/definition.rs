@@ -100,9 +100,10 @@ impl Installed {
             manifest,
             systemd,
         } = self.host_place(manifest, account);
-        let systemd = match self.is_checked_before() && !spec.needs().is_empty() {
-            true => systemd.before_start(self.needs_check(&program, own_manifest, base_dir)),
-            false => systemd,
+        let systemd = if self.is_checked_before() && !spec.needs().is_empty() {
+            systemd.before_start(self.needs_check(&program, own_manifest, base_dir))
+        } else {
+            systemd
         };
         let (state, name) = (state.as_os_str(), self.name.as_str().as_ref());
         let arguments = [
@@ -134,10 +135,11 @@ impl Installed {
             .supervises()
             .systemd(|_| systemd);
         let definition = of_host(definition, spec);
-        Ok(match cfg!(unix) {
+        Ok(if cfg!(unix) {
             // The manifest sets the working directory of the program.
-            true => definition.working_dir("/"),
-            false => definition,
+            definition.working_dir("/")
+        } else {
+            definition
         })
     }
 
@@ -356,9 +358,10 @@ impl UnsupportedSettings {
 }
 
 fn sandboxed(systemd: Systemd, spec: &Spec, has_sandbox: bool) -> Systemd {
-    let systemd = match has_sandbox {
-        true => systemd,
-        false => systemd.without_sandbox(),
+    let systemd = if has_sandbox {
+        systemd
+    } else {
+        systemd.without_sandbox()
     };
     let Some(sandbox) = spec.sandbox() else {
         return systemd;

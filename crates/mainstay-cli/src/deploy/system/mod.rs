@@ -166,9 +166,10 @@ impl Installed {
     /// Enables or disables the start at boot.
     pub(crate) fn set_enabled(&self, is_enabled: bool) -> Result<(), Failure> {
         let service = self.service();
-        let done = match is_enabled {
-            true => service.enable(),
-            false => service.disable(),
+        let done = if is_enabled {
+            service.enable()
+        } else {
+            service.disable()
         };
         done.map_err(of_library)
     }
@@ -252,12 +253,13 @@ impl Installed {
             failure.hint(format!("stop {all} first, or use `--with-dependents`"))
         })?;
         for dependent in &dependents {
-            match dependent.is_up() {
-                true => report.needed_by.push(dependent.name.to_string()),
-                false => output::complain(&format!(
+            if dependent.is_up() {
+                report.needed_by.push(dependent.name.to_string())
+            } else {
+                output::complain(&format!(
                     "note: {} needs {}, so {} stopped it too",
                     dependent.name, self.name, dependent.record.manager
-                )),
+                ))
             }
         }
         Ok(report)

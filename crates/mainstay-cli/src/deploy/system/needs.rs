@@ -48,11 +48,12 @@ impl Installed {
     /// Waits until all needs of this service are running. Returns `false` if the host is asked to
     /// stop first. A host started by systemd returns at once.
     pub(crate) fn wait_for_needs(&self, spec: &Spec, context: &Context) -> Result<bool, Failure> {
-        match self.is_checked_before() || cfg!(windows) {
+        if self.is_checked_before() || cfg!(windows) {
             // The Service Control Manager starts a service only after its dependencies run, and
             // does not stop a service that others depend on.
-            true => Ok(true),
-            false => self.await_needs(spec, context),
+            Ok(true)
+        } else {
+            self.await_needs(spec, context)
         }
     }
 

@@ -207,9 +207,12 @@ impl Installed {
             let files = match self.changed_files(&registered.definition) {
                 Ok(paths) => paths
                     .iter()
-                    .map(|path| match path.exists() {
-                        true => format!("{} has changed since the installation", path.display()),
-                        false => format!("{} is missing", path.display()),
+                    .map(|path| {
+                        if path.exists() {
+                            format!("{} has changed since the installation", path.display())
+                        } else {
+                            format!("{} is missing", path.display())
+                        }
                     })
                     .collect(),
                 Err(failure) => vec![failure.message().to_owned()],

@@ -83,9 +83,10 @@ impl Change<'_> {
         loop {
             let report = installed.report()?;
             if !report.ready || report.pid != first.pid || report.restarts != first.restarts {
-                let what = match report.pid == first.pid {
-                    true => state(&report),
-                    false => format!("its program exited; {}", state(&report)),
+                let what = if report.pid == first.pid {
+                    state(&report)
+                } else {
+                    format!("its program exited; {}", state(&report))
                 };
                 return Err(give_up(TrialPhase::Canary, &what));
             }
@@ -114,9 +115,12 @@ impl Change<'_> {
         });
         let put = self.site.put(self.old.0, self.old.1);
         let done = stopped.and(restored).and(put);
-        let done = done.and_then(|()| match is_up {
-            true => installed.control(Verb::Start).map(drop),
-            false => Ok(()),
+        let done = done.and_then(|()| {
+            if is_up {
+                installed.control(Verb::Start).map(drop)
+            } else {
+                Ok(())
+            }
         });
         done.map_err(|failure| {
             let name = installed.name();

@@ -123,9 +123,10 @@ impl Shown {
                 self.out.write_all(&line[from..])?;
             }
         }
-        match line.ends_with(b"\n") {
-            true => Ok(()),
-            false => self.out.write_all(b"\n"),
+        if line.ends_with(b"\n") {
+            Ok(())
+        } else {
+            self.out.write_all(b"\n")
         }
     }
 

@@ -215,9 +215,10 @@ impl Service {
             }
             RecoveredState::Halted { why } => self.halt(Halt::Inherited { why }, None, shared),
             RecoveredState::Blocked { need, has_ended } => {
-                let why = match has_ended {
-                    true => Halt::NeedEnded(need),
-                    false => Halt::Need(need),
+                let why = if has_ended {
+                    Halt::NeedEnded(need)
+                } else {
+                    Halt::Need(need)
                 };
                 let reported = Halt::Inherited {
                     why: why.to_string(),

@@ -295,9 +295,10 @@ impl World {
                     "s{i} is asked to stop out of turn"
                 );
                 found.asked = true;
-                found.kill_at = match goes_on {
-                    true => found.kill_at.max(now + ANSWER_GRACE),
-                    false => now + graceful,
+                found.kill_at = if goes_on {
+                    found.kill_at.max(now + ANSWER_GRACE)
+                } else {
+                    now + graceful
                 };
                 // A restart waits until dependents are down.
                 let is_restarted = found.starts_again;
@@ -327,9 +328,10 @@ impl World {
                     let at = now + self.millis(40);
                     self.coming.push((
                         at,
-                        match exited {
-                            true => Event::Emptied(id, run),
-                            false => Event::Exited(id, run, Exit::Signal(9)),
+                        if exited {
+                            Event::Emptied(id, run)
+                        } else {
+                            Event::Exited(id, run, Exit::Signal(9))
                         },
                     ));
                 }
@@ -397,9 +399,10 @@ impl World {
                         Duration::ZERO
                     };
                     let at = now + late + self.millis(60);
-                    let event = match self.chance(0.1) {
-                        true => Event::Unasked(service, token, self.unasked()),
-                        false => Event::Answered(service, token, answer.clone()),
+                    let event = if self.chance(0.1) {
+                        Event::Unasked(service, token, self.unasked())
+                    } else {
+                        Event::Answered(service, token, answer.clone())
                     };
                     self.coming.push((at, event));
                 }
@@ -441,9 +444,10 @@ impl World {
                 account.restore = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
-                    let answer = match self.chance(0.8) {
-                        true => Ok(SnapshotId::new(self.events, None)),
-                        false => Err("none left".to_owned()),
+                    let answer = if self.chance(0.8) {
+                        Ok(SnapshotId::new(self.events, None))
+                    } else {
+                        Err("none left".to_owned())
                     };
                     self.coming
                         .push((at, Event::Restored(service, token, answer)));
@@ -547,9 +551,10 @@ impl World {
                 account.snapshot = Some((token, now + Duration::from_secs(3600)));
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
-                    let answer = match self.chance(0.8) {
-                        true => Ok(Snapshotted::Taken(SnapshotId::new(self.events, None))),
-                        false => Err("the disk is full".to_owned()),
+                    let answer = if self.chance(0.8) {
+                        Ok(Snapshotted::Taken(SnapshotId::new(self.events, None)))
+                    } else {
+                        Err("the disk is full".to_owned())
                     };
                     self.coming
                         .push((at, Event::Snapshotted(service, token, answer)));
@@ -567,9 +572,10 @@ impl World {
                 self.accounts[service.index()].restore = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(1_000);
-                    let answer = match self.chance(0.8) {
-                        true => Ok(snapshot),
-                        false => Err("damaged".to_owned()),
+                    let answer = if self.chance(0.8) {
+                        Ok(snapshot)
+                    } else {
+                        Err("damaged".to_owned())
                     };
                     self.coming
                         .push((at, Event::Restored(service, token, answer)));

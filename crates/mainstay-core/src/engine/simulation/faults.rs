@@ -237,18 +237,18 @@ impl World {
                 run.starts_again = false;
             }
         }
-        let deadline = match kills {
-            true => self.now + Duration::from_secs(1),
-            false => {
-                let ladders: Duration = self.specs.iter().map(|spec| spec.stop.graceful).sum();
-                self.now + allowance + ladders
-            }
+        let deadline = if kills {
+            self.now + Duration::from_secs(1)
+        } else {
+            let ladders: Duration = self.specs.iter().map(|spec| spec.stop.graceful).sum();
+            self.now + allowance + ladders
         };
         self.killing = kills;
         self.note(|| if kills { "kill all" } else { "stop all" }.to_owned());
-        let actions = match kills {
-            true => self.engine.kill_all(self.now),
-            false => self.engine.stop_all(self.now),
+        let actions = if kills {
+            self.engine.kill_all(self.now)
+        } else {
+            self.engine.stop_all(self.now)
         };
         if kills {
             for (i, account) in self.accounts.iter().enumerate() {

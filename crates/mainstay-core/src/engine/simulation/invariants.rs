@@ -206,10 +206,7 @@ impl World {
                     };
                     // A service that waits for its dependents to stop is shown as stopping.
                     let is_leaving = account.unwanted() || run.is_restart_due();
-                    let shown = match is_leaving {
-                        true => S::StopPending,
-                        false => expect,
-                    };
+                    let shown = if is_leaving { S::StopPending } else { expect };
                     ensure!(view.state == shown, "s{i} is {}, not {shown}", view.state);
                     let is_ready = matches!(expect, S::Running | S::Paused);
                     ensure!(view.ready == is_ready, "s{i}: ready is {}", view.ready);
@@ -300,9 +297,10 @@ impl World {
             if let Some((_, by)) = account.snapshot {
                 let is_tried = self.engine.trial(sid(i)).map(|trial| trial.phase)
                     == Some(TrialPhase::Snapshot);
-                let deadline = match is_tried {
-                    true => self.engine.deadline(),
-                    false => deadline,
+                let deadline = if is_tried {
+                    self.engine.deadline()
+                } else {
+                    deadline
                 };
                 ensure!(
                     deadline.is_some_and(|at| at <= by) && (within == S::Running || is_tried),

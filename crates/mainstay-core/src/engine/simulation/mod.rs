@@ -381,9 +381,10 @@ impl World {
         }
         // Late events for removed services must not change anything either.
         let present = self.present();
-        let i = match present.is_empty() || self.chance(0.1) {
-            true => self.below(self.specs.len()),
-            false => present[self.below(present.len())],
+        let i = if present.is_empty() || self.chance(0.1) {
+            self.below(self.specs.len())
+        } else {
+            present[self.below(present.len())]
         };
         let run = self.accounts[i].run.as_ref().map(|run| run.id);
         let id = sid(i);
@@ -428,9 +429,10 @@ impl World {
     }
 
     fn unasked(&mut self) -> Unasked {
-        match self.chance(0.5) {
-            true => Unasked::Lacking("too many files".into()),
-            false => Unasked::Delayed,
+        if self.chance(0.5) {
+            Unasked::Lacking("too many files".into())
+        } else {
+            Unasked::Delayed
         }
     }
 
@@ -478,9 +480,10 @@ impl World {
         }
         if !self.behaves && self.chance(0.08) {
             let at = at + [Duration::ZERO, Duration::from_secs(120)][self.below(2)];
-            let why = match self.chance(0.3) {
-                true => StartFailure::Permanent("not a program".into()),
-                false => StartFailure::Transient("no such file".into()),
+            let why = if self.chance(0.3) {
+                StartFailure::Permanent("not a program".into())
+            } else {
+                StartFailure::Transient("no such file".into())
             };
             self.coming.push((at, Event::SpawnFailed(id, run, why)));
             return;
@@ -536,9 +539,10 @@ impl World {
 
     /// Returns a duration below this many milliseconds, often zero.
     fn millis(&mut self, most: u64) -> Duration {
-        match self.chance(0.3) {
-            true => Duration::ZERO,
-            false => Duration::from_secs_f64(self.random.unit() * most as f64 / 1e3),
+        if self.chance(0.3) {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64(self.random.unit() * most as f64 / 1e3)
         }
     }
 

@@ -294,19 +294,16 @@ impl World {
         let mut names: BTreeSet<usize> = BTreeSet::new();
         for _ in 0..=self.below(2) {
             let is_new = present.is_empty() || present.len() < MOST && self.chance(0.4);
-            names.insert(match is_new {
-                true => {
-                    length += 1;
-                    length - 1
+            names.insert(if is_new {
+                length += 1;
+                length - 1
+            } else {
+                let i = present[self.below(present.len())];
+                // The host refuses to redefine a service on trial.
+                if self.trials.contains_key(&i) {
+                    return Ok(());
                 }
-                false => {
-                    let i = present[self.below(present.len())];
-                    // The host refuses to redefine a service on trial.
-                    if self.trials.contains_key(&i) {
-                        return Ok(());
-                    }
-                    i
-                }
+                i
             });
         }
         let mut needs = self.needs.clone();
@@ -474,9 +471,10 @@ impl World {
             Some(run) => RunId(run.id.0.wrapping_sub(1)),
             None => RunId(account.last_run),
         };
-        let token = match account.old_tokens.is_empty() {
-            true => Token(u64::MAX),
-            false => account.old_tokens[self.random_index(account.old_tokens.len())],
+        let token = if account.old_tokens.is_empty() {
+            Token(u64::MAX)
+        } else {
+            account.old_tokens[self.random_index(account.old_tokens.len())]
         };
         let kind = below(&mut self.random, 10);
         let event = match kind {

@@ -153,9 +153,10 @@ pub(crate) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         snapshot: chance(random, 0.5).then(|| SnapshotPolicy {
             paths: Vec::new(),
             keep: SnapshotKeep::default(),
-            when: match chance(random, 0.7) {
-                true => SnapshotWhen::Healthy,
-                false => SnapshotWhen::Manual,
+            when: if chance(random, 0.7) {
+                SnapshotWhen::Healthy
+            } else {
+                SnapshotWhen::Manual
             },
             after: millis(&[1, 1_000, 60_000], random),
             every: chance(random, 0.5).then(|| millis(&[1_000, 60_000, 3_600_000], random)),

@@ -184,9 +184,10 @@ impl Walker {
                     is_list,
                     paths: led,
                 });
-                match is_list {
-                    true => State::Value(self.led_by_item(paths)),
-                    false => State::Key,
+                if is_list {
+                    State::Value(self.led_by_item(paths))
+                } else {
+                    State::Key
                 }
             }
             _ if opens => State::Inside {
@@ -201,9 +202,10 @@ impl Walker {
 
     fn leave(&mut self) {
         self.around.pop();
-        self.state = match self.around.is_empty() {
-            true => State::Over,
-            false => State::After,
+        self.state = if self.around.is_empty() {
+            State::Over
+        } else {
+            State::After
         };
     }
 

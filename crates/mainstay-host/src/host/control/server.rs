@@ -157,9 +157,10 @@ async fn answer(
     let body = match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
-            let status = match error.is::<LengthLimitError>() {
-                true => StatusCode::PAYLOAD_TOO_LARGE,
-                false => StatusCode::BAD_REQUEST,
+            let status = if error.is::<LengthLimitError>() {
+                StatusCode::PAYLOAD_TOO_LARGE
+            } else {
+                StatusCode::BAD_REQUEST
             };
             let why = format!("cannot read the request (at most {LARGEST_BODY} bytes): {error}");
             return whole(Reply::error(status, &why));

@@ -96,9 +96,10 @@ impl Dir {
 
     fn open_dir_of_same_device(&self, name: &Path) -> rustix::io::Result<OwnedFd> {
         let fd = fs::openat(&self.fd, name, OPEN_DIR, Mode::empty())?;
-        match fs::fstat(&fd)?.st_dev == fs::fstat(&self.fd)?.st_dev {
-            true => Ok(fd),
-            false => Err(Errno::XDEV),
+        if fs::fstat(&fd)?.st_dev == fs::fstat(&self.fd)?.st_dev {
+            Ok(fd)
+        } else {
+            Err(Errno::XDEV)
         }
     }
 

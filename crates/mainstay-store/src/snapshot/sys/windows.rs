@@ -40,11 +40,12 @@ impl Dir {
     }
 
     fn open_below(path: &Path) -> io::Result<Self> {
-        match fs::symlink_metadata(path)?.file_type().is_dir() {
-            true => Ok(Self {
+        if fs::symlink_metadata(path)?.file_type().is_dir() {
+            Ok(Self {
                 path: path.to_owned(),
-            }),
-            false => Err(io::ErrorKind::NotADirectory.into()),
+            })
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
         }
     }
 
@@ -209,9 +210,10 @@ pub(in crate::snapshot) fn set_metadata_of(file: &File, wanted: &Metadata) -> io
 
 fn set_time(file: &File, wanted: &Metadata) -> io::Result<()> {
     let nanos = Duration::from_nanos(wanted.mtime_ns.unsigned_abs());
-    file.set_modified(match wanted.mtime_ns < 0 {
-        true => UNIX_EPOCH - nanos,
-        false => UNIX_EPOCH + nanos,
+    file.set_modified(if wanted.mtime_ns < 0 {
+        UNIX_EPOCH - nanos
+    } else {
+        UNIX_EPOCH + nanos
     })
 }
 

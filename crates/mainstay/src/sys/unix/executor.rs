@@ -84,9 +84,10 @@ fn read(path: &Path) -> io::Result<Option<Content>> {
 pub(super) fn read_file(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        let what = match metadata.is_dir() {
-            true => "a directory is",
-            false => "something that is not a regular file is",
+        let what = if metadata.is_dir() {
+            "a directory is"
+        } else {
+            "something that is not a regular file is"
         };
         let why = format!("{what} in its place: move it away, and try again");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -250,9 +251,10 @@ pub(super) fn run(call: &Call, what: &str) -> Result<(), Error> {
         "ermission denied",
         "not permitted",
     ];
-    let kind = match is_right.iter().any(|part| said.contains(part)) {
-        true => ErrorKind::PermissionDenied,
-        false => ErrorKind::Failed,
+    let kind = if is_right.iter().any(|part| said.contains(part)) {
+        ErrorKind::PermissionDenied
+    } else {
+        ErrorKind::Failed
     };
     let said = match said.trim() {
         "" => format!("{call}: {}", output.status),

@@ -195,9 +195,10 @@ impl Seat {
             turn_off,
             ..
         } = self.backend.switch(name, &self.site);
-        let (come, go, run, undo) = match is_wanted {
-            true => (on, off, turn_on, turn_off),
-            false => (off, on, turn_off, turn_on),
+        let (come, go, run, undo) = if is_wanted {
+            (on, off, turn_on, turn_off)
+        } else {
+            (off, on, turn_off, turn_on)
         };
         let own_dirs = self.backend.own_dirs(name, &self.site);
         let is_own = |entry: &&Entry| own_dirs.iter().any(|dir| entry.path.starts_with(dir));
@@ -221,9 +222,10 @@ impl Seat {
     }
 
     fn take_notice(&self, changed: &[&str]) -> Vec<Call> {
-        match self.site.is_staged || changed.is_empty() {
-            true => Vec::new(),
-            false => self.backend.take_notice(changed, &self.site),
+        if self.site.is_staged || changed.is_empty() {
+            Vec::new()
+        } else {
+            self.backend.take_notice(changed, &self.site)
         }
     }
 

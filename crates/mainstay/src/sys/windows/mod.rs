@@ -30,19 +30,18 @@ pub(crate) fn run(
     service: impl Service + Send + 'static,
     logger: &Logger,
 ) -> Result<u32, Error> {
-    match under_scm() {
+    if under_scm() {
         // The dispatcher comes first: the manager would report an earlier failure as a time-out
         // (1053) without a cause.
-        true => dispatcher::run(definition, service, logger.clone()),
-        false => {
-            if let Some(dir) = &definition.working_dir {
-                std::env::set_current_dir(dir).map_err(|error| {
-                    let what = format!("cannot enter directory {}", dir.display());
-                    Error::new(ErrorKind::Failed, what).because(error)
-                })?;
-            }
-            console::run(service, definition.log_dir.as_deref(), logger)
+        dispatcher::run(definition, service, logger.clone())
+    } else {
+        if let Some(dir) = &definition.working_dir {
+            std::env::set_current_dir(dir).map_err(|error| {
+                let what = format!("cannot enter directory {}", dir.display());
+                Error::new(ErrorKind::Failed, what).because(error)
+            })?;
         }
+        console::run(service, definition.log_dir.as_deref(), logger)
     }
 }
 

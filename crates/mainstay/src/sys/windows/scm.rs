@@ -296,9 +296,10 @@ impl Drop for Secret {
 
 impl WideBase {
     fn new(base: &Base) -> Self {
-        let interactive = match base.shows_windows {
-            true => SERVICE_INTERACTIVE_PROCESS,
-            false => 0,
+        let interactive = if base.shows_windows {
+            SERVICE_INTERACTIVE_PROCESS
+        } else {
+            0
         };
         Self {
             service_type: services::SERVICE_WIN32_OWN_PROCESS | interactive,
@@ -328,9 +329,10 @@ fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
     // Naming an account requires its password. If none is named, the account is unchanged.
     let is_same = base.password.is_none()
         && read_base(service).is_ok_and(|now| now.account.eq_ignore_ascii_case(&base.account));
-    let account = match is_same {
-        true => ptr::null(),
-        false => wide.account.as_ptr(),
+    let account = if is_same {
+        ptr::null()
+    } else {
+        wide.account.as_ptr()
     };
     // SAFETY: all strings end with a NUL, the list with two, and they outlive the call.
     done(unsafe {
@@ -490,9 +492,10 @@ fn read_more(service: &Handle, kind: Kind) -> io::Result<Setting> {
             }
             Kind::Failure => {
                 let info = &*start.cast::<services::SERVICE_FAILURE_ACTIONSW>();
-                let actions = match info.lpsaActions.is_null() {
-                    true => &[],
-                    false => std::slice::from_raw_parts(info.lpsaActions, info.cActions as usize),
+                let actions = if info.lpsaActions.is_null() {
+                    &[]
+                } else {
+                    std::slice::from_raw_parts(info.lpsaActions, info.cActions as usize)
                 };
                 let actions = actions.iter();
                 Setting::Failure(FailureActions {
@@ -560,9 +563,10 @@ fn with_triggers(
     let mut list: Vec<services::SERVICE_TRIGGER> = parts
         .map(|((trigger, subtype), items)| services::SERVICE_TRIGGER {
             dwTriggerType: trigger.kind,
-            dwAction: match trigger.stops {
-                true => services::SERVICE_TRIGGER_ACTION_SERVICE_STOP,
-                false => services::SERVICE_TRIGGER_ACTION_SERVICE_START,
+            dwAction: if trigger.stops {
+                services::SERVICE_TRIGGER_ACTION_SERVICE_STOP
+            } else {
+                services::SERVICE_TRIGGER_ACTION_SERVICE_START
             },
             pTriggerSubtype: subtype,
             cDataItems: u32::try_from(items.len()).unwrap_or(0),
@@ -588,11 +592,10 @@ unsafe fn triggers(info: &services::SERVICE_TRIGGER_INFO) -> Vec<Trigger> {
     unsafe {
         let list = std::slice::from_raw_parts(info.pTriggers, info.cTriggers as usize);
         let trigger = |trigger: &services::SERVICE_TRIGGER| {
-            let items = match trigger.pDataItems.is_null() {
-                true => &[],
-                false => {
-                    std::slice::from_raw_parts(trigger.pDataItems, trigger.cDataItems as usize)
-                }
+            let items = if trigger.pDataItems.is_null() {
+                &[]
+            } else {
+                std::slice::from_raw_parts(trigger.pDataItems, trigger.cDataItems as usize)
             };
             let subtype = &*trigger.pTriggerSubtype;
             let tail = u64::from_be_bytes(subtype.data4);
@@ -744,9 +747,10 @@ unsafe fn length(wide: *const u16) -> usize {
 }
 
 fn owned(handle: SC_HANDLE) -> io::Result<Handle> {
-    match handle.is_null() {
-        true => Err(io::Error::last_os_error()),
-        false => Ok(Handle(handle)),
+    if handle.is_null() {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(Handle(handle))
     }
 }
 

@@ -116,9 +116,10 @@ pub(super) fn let_log_on(account: &str, is_granted: bool) -> io::Result<()> {
     let account = account.as_mut_ptr().cast();
     // SAFETY: the identifier is complete, and the right's name outlives the calls.
     nt(unsafe {
-        match is_granted {
-            true => lsa::LsaAddAccountRights(policy.0, account, &raw const right, 1),
-            false => lsa::LsaRemoveAccountRights(policy.0, account, false, &raw const right, 1),
+        if is_granted {
+            lsa::LsaAddAccountRights(policy.0, account, &raw const right, 1)
+        } else {
+            lsa::LsaRemoveAccountRights(policy.0, account, false, &raw const right, 1)
         }
     })
 }
