@@ -319,10 +319,7 @@ pub fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
     let bytes = guarded::read(&path, guarded::MANIFEST).map_err(|error| cannot(&error))?;
     let version: Version = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
     if version.format != FORMAT {
-        return Err(cannot(&format!(
-            "its format {} is not supported",
-            version.format
-        )));
+        return Err(cannot(&format!("unsupported format {}", version.format)));
     }
     serde_json::from_slice(&bytes).map_err(|error| cannot(&error))
 }

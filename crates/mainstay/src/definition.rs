@@ -784,8 +784,7 @@ pub(crate) fn wrong_windows_name(name: &str) -> Option<String> {
     let is_good = (1..=LONGEST).contains(&name.encode_utf16().count())
         && !name.contains(|char: char| char.is_control() || matches!(char, '/' | '\\'))
         && name.trim() == name;
-    (!is_good)
-        .then(|| format!("a name consists of 1 to {LONGEST} characters, none of which is / or \\"))
+    (!is_good).then(|| format!("a name has 1 to {LONGEST} characters, none of them / or \\"))
 }
 
 #[cfg(test)]

@@ -311,10 +311,7 @@ impl fmt::Display for Fact {
                 write!(f, "started again, pid {pid} (restart {restarts})")
             }
             Self::Adopted { pid, .. } => {
-                write!(
-                    f,
-                    "adopted, pid {pid}: it kept running without a supervisor"
-                )
+                write!(f, "adopted, pid {pid}: it ran without a supervisor")
             }
             Self::Ready { after } => write!(f, "ready after {}", Human(*after)),
             Self::Status { text } => write!(f, "status: {text}"),
@@ -435,7 +432,7 @@ impl fmt::Display for Halt {
                 )
             }
             Self::NotRestored { why } => {
-                write!(f, "its state failed to load (exit code 201): {why}")
+                write!(f, "state failed to load (exit code 201): {why}")
             }
             Self::Need(name) => write!(f, "it needs {name}, which is halted"),
             Self::NeedEnded(name) => {

@@ -34,12 +34,8 @@ pub(super) fn specs(manifest: Manifest, findings: &mut Findings) -> Vec<Spec> {
     };
     if services.value.0.is_empty() {
         let help = Some("add [service.NAME] with a command");
-        findings.add(
-            Code::NoService,
-            services.span,
-            "the manifest has no service",
-            help,
-        );
+        let message = "the manifest has no service";
+        findings.add(Code::NoService, services.span, message, help);
     }
     let needs = needs::resolve(&services.value, findings);
     let manager_names = manager_names(&services.value, findings);
@@ -382,18 +378,13 @@ impl Resolver<'_> {
             let (ask, after) = (ask.value, after.0);
             let mistake = match ladder.last() {
                 None if !after.is_zero() => Some("the first step cannot be delayed"),
-                Some(last) if after < last.after => {
-                    Some("this step is earlier than the step above it")
-                }
-                _ if after >= graceful && !after.is_zero() => {
-                    Some("this step is not before the kill")
-                }
+                Some(last) if after < last.after => Some("this step is before the previous one"),
+                _ if after >= graceful && !after.is_zero() => Some("this step is after the kill"),
                 _ => None,
             };
             if let Some(message) = mistake {
-                let help = Some(
-                    "`after` is the time from the stop request, and must be less than `graceful`",
-                );
+                let help =
+                    Some("`after` counts from the stop request, and is less than `graceful`");
                 self.findings.add(Code::Order, span, message, help);
             }
             ladder.push(StopStep { ask, after });
@@ -440,8 +431,7 @@ impl Resolver<'_> {
         Spanned { value: paths, span }: Spanned<Vec<Spanned<PathBuf>>>,
     ) -> Vec<PathBuf> {
         if paths.is_empty() {
-            let help =
-                Some("add a directory, or remove `paths` to use the service's own directory");
+            let help = Some("add a directory, or remove `paths`: the default is its own");
             self.findings
                 .add(Code::MissingKey, span, "`paths` is empty", help);
         }

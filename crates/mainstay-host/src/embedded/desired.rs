@@ -61,7 +61,7 @@ pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Stri
     let file: File = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
     match file.format {
         FORMAT => Ok(Some(file.desired)),
-        format => Err(cannot(&format!("its format {format} is not supported"))),
+        format => Err(cannot(&format!("unsupported format {format}"))),
     }
 }
 

@@ -500,10 +500,8 @@ impl Survivors {
     pub(super) fn said(&self, service: &str) -> Option<String> {
         let pids = self.pids.get(service)?.iter().take(5);
         let pids: Vec<String> = pids.map(u32::to_string).collect();
-        Some(format!(
-            "some of its processes are still running (pid {})",
-            pids.join(", ")
-        ))
+        let pids = pids.join(", ");
+        Some(format!("its processes are still running (pid {pids})"))
     }
 
     /// Returns whether any process of the service is alive.
@@ -590,10 +588,7 @@ impl LedgerSnapshot {
             return Ok(None);
         };
         if version.format != FORMAT {
-            return Err(cannot(format!(
-                "its format {} is not supported",
-                version.format
-            )));
+            return Err(cannot(format!("unsupported format {}", version.format)));
         }
         let header: Header =
             serde_json::from_slice(header).map_err(|error| cannot(error.to_string()))?;
@@ -773,17 +768,13 @@ impl Updated {
         let updated: Self =
             serde_json::from_slice(&bytes).map_err(|error| cannot(error.to_string()))?;
         if updated.format != FORMAT {
-            return Err(cannot(format!(
-                "its format {} is not supported",
-                updated.format
-            )));
+            return Err(cannot(format!("unsupported format {}", updated.format)));
         }
         let format = Format::from_extension(&updated.manifest_format);
         let specs = format.and_then(|format| manifest::parse(&updated.manifest, format).ok());
         let spec = specs.into_iter().flatten();
         let spec = spec.into_iter().find(|spec| spec.name().as_str() == name);
-        let spec =
-            spec.ok_or_else(|| cannot("its manifest does not define the service".to_owned()))?;
+        let spec = spec.ok_or_else(|| cannot("it does not define the service".to_owned()))?;
         let dir = &updated.base_dir;
         let digest = format
             .map(|format| TextDigest::of(&updated.manifest, format, &dir.to_string_lossy(), None));

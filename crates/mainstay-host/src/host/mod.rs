@@ -567,9 +567,7 @@ impl Host {
                 Failure::new(Code::CannotWrite, message)
             })?);
         }
-        pipes
-            .keep()
-            .map_err(failed("start the keeper of the log pipes"))?;
+        pipes.keep().map_err(failed("start the log keeper"))?;
         let hides = |Definition { spec, .. }: &Definition| {
             let redact = spec.log().redact();
             !redact.is_empty() && redact.with() == RedactWith::Hash

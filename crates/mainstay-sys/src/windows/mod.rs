@@ -511,18 +511,16 @@ fn create(
         })?;
         (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
     } else {
-        let line = text::command_line(&argv).ok_or_else(|| {
-            invalid("an argument contains a NUL, or the program's name contains a quote")
-        })?;
+        let line = text::command_line(&argv)
+            .ok_or_else(|| invalid("an argument contains a NUL, or the program's name a quote"))?;
         (script, line)
     };
     let variables = command
         .env
         .iter()
         .map(|(name, value)| (wide(name), wide(value)));
-    let environment = text::environment(variables).ok_or_else(|| {
-        invalid("a variable's name is empty or contains =, or a variable contains a NUL")
-    })?;
+    let environment = text::environment(variables)
+        .ok_or_else(|| invalid("a variable contains a NUL, or its name is empty or contains ="))?;
     let (mut line, application) = (line, terminated(application));
     let working_dir = terminated(wide(plain(command.working_dir)));
 

@@ -52,8 +52,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     let too_long = display_name
         .as_ref()
         .filter(|text| text.encode_utf16().count() > NAME_MAX);
-    wrong
-        .extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX} characters")));
+    wrong.extend(too_long.map(|_| format!("the display name is longer than {NAME_MAX}")));
     for (what, list) in [
         ("need", Some(needs)),
         ("want", Some(wants)),
@@ -93,13 +92,11 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         .as_ref()
         .filter(|sddl| !sddl.starts_with("D:"));
     wrong.extend(
-        no_list
-            .map(|sddl| format!("{sddl:?} is not an access control list: it must start with D:")),
+        no_list.map(|sddl| format!("{sddl:?} is not an access control list, which starts with D:")),
     );
     if image_path.is_none() {
         wrong.push(
-            "the command line contains a NUL, a quote in the program's path, or invalid Unicode"
-                .to_owned(),
+            "the command line contains a NUL, a quoted program path or invalid Unicode".to_owned(),
         );
     }
     let password = match account {
@@ -254,7 +251,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
-            "a name consists of 1 to 256",
+            "a name has 1 to 256",
             "the display name is empty",
             "orders.exe is not an absolute path",
             "\"A=B\" is not",

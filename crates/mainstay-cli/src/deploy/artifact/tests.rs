@@ -216,14 +216,8 @@ fn a_program_comes_by_http_or_not_at_all() {
     };
     let refusals = [
         (says(ok(text.len(), "damaged on its way!")), ", expected "),
-        (
-            says(ok(text.len() + 1, text)),
-            "closed before the download was complete",
-        ),
-        (
-            says(chunked("5\r\nab")),
-            "closed before the download was complete",
-        ),
+        (says(ok(text.len() + 1, text)), "before the download was"),
+        (says(chunked("5\r\nab")), "before the download was"),
         // A response without a length.
         (
             says("HTTP/1.1 200 OK\r\n\r\n#!/bin".to_owned()),
@@ -269,15 +263,9 @@ fn a_program_comes_by_http_or_not_at_all() {
             "fetch the program",
         ),
         (says(String::new()), "fetch the program"),
-        (stalls(String::new()), "no data from the server for 0.3 s"),
-        (
-            stalls("HTTP/1.1 200".to_owned()),
-            "no data from the server for 0.3 s",
-        ),
-        (
-            stalls(ok(text.len(), "#!/bin")),
-            "no data from the server for 0.3 s",
-        ),
+        (stalls(String::new()), "no data from the server"),
+        (stalls("HTTP/1.1 200".to_owned()), "no data from the server"),
+        (stalls(ok(text.len(), "#!/bin")), "no data from the server"),
     ];
     let (mut acts, parts): (Vec<Act>, Vec<&str>) = refusals.into_iter().unzip();
     acts.extend([says(ok(text.len(), text)), says(chunked("0\r\n\r\n"))]);

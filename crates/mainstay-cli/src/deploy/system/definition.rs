@@ -80,10 +80,7 @@ impl Installed {
         account: &Account,
     ) -> Result<Definition, Failure> {
         let mut program = std::env::current_exe().map_err(|error| {
-            Failure::new(
-                Code::Failed,
-                format!("cannot determine the path of mainstay: {error}"),
-            )
+            Failure::new(Code::Failed, format!("cannot find mainstay: {error}"))
         })?;
         if let Some(root) = &self.root {
             let below = program
@@ -299,7 +296,7 @@ impl Installed {
         let is_asked = !matches!(ready, None | Some(Ready::Notify(_)));
         losses.lose(
             is_asked,
-            "`start.ready`: the service counts as ready as soon as it runs",
+            "`start.ready`: it counts as ready as soon as it runs",
         );
         losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
         let manager = self.record.manager;
@@ -419,7 +416,7 @@ fn recovery(spec: &Spec, losses: &mut UnsupportedSettings) -> Recovery {
     } else {
         losses.lose(
             true,
-            "separate retry count for exit code 202: retries count as restarts",
+            "separate count of retries after 202: they count as restarts",
         );
     }
     losses.lose(

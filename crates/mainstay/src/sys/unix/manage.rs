@@ -46,9 +46,7 @@ impl Seat {
             let error = Error::new(ErrorKind::Unsupported, what);
             let cure = match manager {
                 Some(_) => "choose a manager of this system, or omit it for detection",
-                None => {
-                    "run the program with its verb `run` from a service manager, or with `mainstay run`"
-                }
+                None => "run it with its verb `run` from a service manager, or with `mainstay run`",
             };
             return Err(error.with_cure(cure));
         };
@@ -66,7 +64,7 @@ impl Seat {
                 let missing = || {
                     Error::new(
                         ErrorKind::Invalid,
-                        "cannot find the units of the user: HOME is not set",
+                        "cannot find your units: HOME is not set",
                     )
                 };
                 let home = variable("HOME").ok_or_else(missing)?;
@@ -75,11 +73,7 @@ impl Seat {
             }
         };
         let running = std::env::current_exe().map_err(|error| {
-            Error::new(
-                ErrorKind::Failed,
-                "cannot determine the path of this program",
-            )
-            .because(error)
+            Error::new(ErrorKind::Failed, "cannot find the path of this program").because(error)
         })?;
         let landmarks = backend.landmarks().iter().copied();
         let found = landmarks.filter(|path| ground.at(Path::new(path)).exists());
@@ -130,9 +124,8 @@ impl Seat {
         }
         let what = format!("{what}: {manager} is not running on this system");
         let error = Error::new(ErrorKind::Unsupported, what);
-        Err(error.with_cure(
-            "choose the manager that is running (--manager), or install into an image (--root)",
-        ))
+        Err(error
+            .with_cure("choose a running manager (--manager), or install into an image (--root)"))
     }
 
     fn status(&self, name: &str) -> Result<ServiceStatus, Error> {
@@ -158,10 +151,7 @@ impl Seat {
             return Err(error.with_cure("check that it is running for this user"));
         }
         let missing = || {
-            let error = Error::new(
-                ErrorKind::NotInstalled,
-                format!("{what}: it is not installed"),
-            );
+            let error = Error::new(ErrorKind::NotInstalled, format!("{what}: not installed"));
             error.with_cure("install it first")
         };
         self.backend.status(&answers).ok_or_else(missing)
@@ -648,7 +638,7 @@ pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(
         let manager = seat.backend.manager();
         let error = Error::new(ErrorKind::NotAccepted, what);
         return Err(error.with_cure(format!(
-            "{manager} does not pass arguments: install the service with them"
+            "{manager} passes no arguments: install it with them"
         )));
     }
     let state = seat.status(name)?.state;
@@ -671,10 +661,8 @@ fn tell(definition: &Definition, order: Order) -> Result<(), Error> {
     let name = &*definition.name;
     match seat.status(name)?.state {
         State::Stopped => {
-            let what = format!(
-                "cannot {} service \"{name}\": it is not running",
-                order.as_str()
-            );
+            let verb = order.as_str();
+            let what = format!("cannot {verb} service \"{name}\": it is not running");
             Err(Error::new(ErrorKind::NotRunning, what).with_cure("start it first"))
         }
         state => seat.order(definition, order, state),
@@ -724,10 +712,8 @@ pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
 }
 
 pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
-    let what = format!(
-        "cannot send control {code} to service \"{}\"",
-        definition.name
-    );
+    let name = &definition.name;
+    let what = format!("cannot send control {code} to service \"{name}\"");
     let error = Error::new(ErrorKind::Unsupported, what);
     Err(error.with_cure("custom control codes exist on Windows only"))
 }

@@ -112,11 +112,7 @@ pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
 
 fn running() -> Result<std::path::PathBuf, Error> {
     std::env::current_exe().map_err(|error| {
-        Error::new(
-            ErrorKind::Failed,
-            "cannot determine the path of this program",
-        )
-        .because(error)
+        Error::new(ErrorKind::Failed, "cannot find the path of this program").because(error)
     })
 }
 
