@@ -208,7 +208,7 @@ fn lines_are_picked_by_time_pattern_and_number() {
     for (args, hint) in [
         (
             &["a", "--since", "noon"][..],
-            "hint: it takes 2026-11-22T10:11:12Z",
+            "hint: expected 2026-11-22T10:11:12Z",
         ),
         (&["a", "--grep", "("], "unclosed group"),
         (&["a", "--stream", "stderr"], "streams = \"split\""),

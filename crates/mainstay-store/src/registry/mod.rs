@@ -275,7 +275,7 @@ impl Registry {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// Finishes the changes that dead owners left behind.
+    /// Finishes the changes that dead owners left behind, unless others keep the database locked.
     fn repair_stale(&mut self) -> Result<(), Failure> {
         let dir = self.dir().to_owned();
         let tokens = owner::tokens(&dir);
@@ -291,7 +291,13 @@ impl Registry {
         }
         let path = self.path.clone();
         let failed = |error| database("repair", &path, &error);
-        let transaction = immediate(&mut self.connection).map_err(failed)?;
+        let transaction = match immediate(&mut self.connection) {
+            // Others write all the time; who opens it next repairs what is stale.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                return Ok(());
+            }
+            begun => begun.map_err(failed)?,
+        };
         let mut living = Vec::new();
         for name in known(&transaction).map_err(failed)? {
             let Some(found) = read(&transaction, &name).map_err(failed)? else {
