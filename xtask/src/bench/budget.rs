@@ -33,13 +33,13 @@ const BUDGET: &[Item] = &[
     Item {
         what: "mainstay: the program",
         unit: "kB",
-        limit: 9_150,
+        limit: 9_250,
         measure: |programs| kilobytes(&programs.mainstay),
     },
     Item {
         what: "mainstay: crates that it is built from",
         unit: "",
-        limit: 108,
+        limit: 109,
         measure: |_| crates("mainstay-cli"),
     },
     Item {
