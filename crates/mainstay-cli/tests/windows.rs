@@ -706,7 +706,7 @@ fn a_service_keeps_the_name_that_windows_knows_it_by() {
     assert_eq!(installation.service("sample")["state"], "running");
     let said = installation.check(4, &["stop", "GoSampleService"]);
     assert!(
-        said.contains("calls sample\nhint: use the name sample"),
+        said.contains("it is the name of sample in windows\nhint: use the name sample"),
         "{said}"
     );
 

@@ -528,11 +528,9 @@ fn a_rotation_that_works_again_is_no_log_that_is_written_again() {
     log.rotate().unwrap();
     let reports = log.reports();
     assert!(reports.iter().any(is_written_again), "{reports:?}");
-    assert!(
-        disk.contents()
-            .concat()
-            .ends_with(b"5 bytes (1 lines) were lost: No space left on device (os error 28)\n")
-    );
+    let text = String::from_utf8(disk.contents().concat()).unwrap();
+    // The system has its own words for the cause.
+    assert!(text.contains("5 bytes (1 lines) were lost: "), "{text}");
 }
 
 #[test]

@@ -477,6 +477,6 @@ fn a_program_has_the_priority_and_the_processors_that_it_is_given() {
         assert_eq!((class, own), (BELOW_NORMAL_PRIORITY_CLASS, 1));
         command.cpus = &[64];
         let error = rig.processes.spawn(&command).err().unwrap();
-        assert!(error.to_string().contains("processors"), "{error}");
+        assert!(error.to_string().contains("CPU affinity"), "{error}");
     });
 }
