@@ -45,6 +45,7 @@ mod context;
 mod control;
 mod definition;
 mod error;
+mod event;
 mod logger;
 mod manage;
 mod manager;

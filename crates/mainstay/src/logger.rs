@@ -6,7 +6,6 @@
 //! journal and syslog are line-based: each line of a message is one entry. In the Event Log, a
 //! message is one event.
 
-mod event;
 #[cfg(any(windows, test))]
 mod event_log;
 #[cfg(unix)]
@@ -15,13 +14,8 @@ mod syslog;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use event::Event;
-#[cfg(all(windows, feature = "message-table"))]
-pub(crate) use event::for_each_event;
-#[cfg(windows)]
-pub(crate) use event_log::{Reporter, source_of};
-
 use crate::Manager;
+use crate::event::{Event, Severity};
 
 /// A writer for the system log: for messages to an operator who never opens the service's own logs.
 /// It is cheap to clone.
@@ -30,14 +24,6 @@ use crate::Manager;
 /// standard error. Event IDs and event fields are documented in `docs/event-log.md`.
 #[derive(Clone)]
 pub struct Logger(Arc<dyn Sink>);
-
-/// The severity of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Severity {
-    Info,
-    Warning,
-    Error,
-}
 
 /// A log entry: an event, its message and its numeric fields.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,14 @@
 //! Installs and controls services of this system.
 
+#[cfg_attr(unix, path = "manage/unix/mod.rs")]
+#[cfg_attr(windows, path = "manage/windows.rs")]
+mod system;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
+use crate::{Definition, Error, Installed, Manager, ServiceStatus, State};
 
 /// Checks whether this process may install the service.
 ///
@@ -12,7 +16,7 @@ use crate::{Definition, Error, Installed, ServiceStatus, State, sys};
 /// If it lacks a right, which the error names;
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no supported manager was found.
 pub fn may_install(definition: &Definition) -> Result<(), Error> {
-    sys::may_install(definition)
+    system::may_install(definition)
 }
 
 /// Checks whether the definition's manager runs on this system. Requires no rights and changes
@@ -21,7 +25,7 @@ pub fn may_install(definition: &Definition) -> Result<(), Error> {
 /// # Errors
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it does not.
 pub fn check_manager(definition: &Definition) -> Result<(), Error> {
-    sys::check_manager(definition)
+    system::check_manager(definition)
 }
 
 /// Installs all services, as [`Definition::install`] does, or none: if one cannot be installed,
@@ -31,7 +35,7 @@ pub fn check_manager(definition: &Definition) -> Result<(), Error> {
 /// # Errors
 /// The first error that occurs.
 pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
-    sys::install_all(definitions)
+    system::install_all(definitions)
 }
 
 /// Returns a human-readable plan of [`install_all`]: each file with its mode and content, and each
@@ -41,7 +45,7 @@ pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> 
 /// # Errors
 /// The errors of [`install_all`], as far as they can be predicted.
 pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
-    sys::plan_all(definitions)
+    system::plan_all(definitions)
 }
 
 /// Installs all services into a system that is not running: an image or a package whose `/` is
@@ -51,7 +55,7 @@ pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
 /// # Errors
 /// The errors of [`install_all`].
 pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
-    sys::stage_all(definitions, root)
+    system::stage_all(definitions, root)
 }
 
 /// Returns the services of this system whose program uses this library, by name, with their status.
@@ -61,12 +65,33 @@ pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installe
 /// If the manager refuses; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no
 /// supported manager was found.
 pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
-    sys::services()
+    system::services()
 }
 
-/// Management through this system's service manager ([`Manager::detect`](crate::Manager::detect))
-/// or the one that the definition names. The methods block until the operation is complete, as long
-/// as the service makes progress.
+impl Manager {
+    /// Returns the manager that runs this system's services. Returns `None` if there is none, as in
+    /// most containers, or if this version does not support it. Inspects the system without running
+    /// anything.
+    pub fn detect() -> Option<Self> {
+        system::detect().into_iter().next()
+    }
+
+    /// Returns the manager that will run the system below `root`, judging by what is installed
+    /// there.
+    pub fn detect_below(root: &Path) -> Option<Self> {
+        system::detect_below(root).into_iter().next()
+    }
+
+    /// Returns all managers that could run services here, starting with the one that runs the
+    /// system.
+    pub fn available() -> Vec<Self> {
+        system::detect()
+    }
+}
+
+/// Management through this system's service manager ([`Manager::detect`]) or the one that the
+/// definition names. The methods block until the operation is complete, as long as the service makes
+/// progress.
 ///
 /// Administrator rights are required, except for the status. Errors name the operation and the
 /// object; see [`Error::cure`].
@@ -78,7 +103,7 @@ impl Definition {
     /// If the definition is invalid (all mistakes are reported at once) or the manager refuses. The
     /// previous state is then restored.
     pub fn install(&self) -> Result<Installed, Error> {
-        let installed = sys::install_all(std::slice::from_ref(self))?;
+        let installed = system::install_all(std::slice::from_ref(self))?;
         Ok(installed.into_iter().next().unwrap_or_default())
     }
 
@@ -89,7 +114,7 @@ impl Definition {
     /// # Errors
     /// The errors of [`Definition::install`], as far as they can be predicted.
     pub fn changed_files(&self) -> Result<Vec<PathBuf>, Error> {
-        sys::changed_files(self)
+        system::changed_files(self)
     }
 
     /// Stops the service if it is running, and removes it.
@@ -98,7 +123,7 @@ impl Definition {
     /// If the service is not installed, does not stop, or other programs hold handles to it (it is
     /// then removed when they close them).
     pub fn uninstall(&self) -> Result<(), Error> {
-        sys::uninstall(self)
+        system::uninstall(self)
     }
 
     /// Starts the service at boot from now on. Does not start it now.
@@ -106,7 +131,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn enable(&self) -> Result<(), Error> {
-        sys::set_enabled(self, true)
+        system::set_enabled(self, true)
     }
 
     /// Starts the service on request only, not at boot. A running service is not affected.
@@ -114,7 +139,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn disable(&self) -> Result<(), Error> {
-        sys::set_enabled(self, false)
+        system::set_enabled(self, false)
     }
 
     /// Returns whether the service starts at boot. Any user may call it.
@@ -122,7 +147,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn is_enabled(&self) -> Result<bool, Error> {
-        sys::is_enabled(self)
+        system::is_enabled(self)
     }
 
     /// Starts the service and returns when it is ready.
@@ -139,7 +164,7 @@ impl Definition {
     /// # Errors
     /// The errors of [`Definition::start_now`].
     pub fn start_with(&self, arguments: Vec<OsString>) -> Result<(), Error> {
-        sys::start(self, &arguments)
+        system::start(self, &arguments)
     }
 
     /// Stops the service and returns when it has stopped.
@@ -147,7 +172,7 @@ impl Definition {
     /// # Errors
     /// If the service is not running or makes no progress.
     pub fn stop(&self) -> Result<(), Error> {
-        sys::stop(self)
+        system::stop(self)
     }
 
     /// Stops the service if it is running, and starts it.
@@ -156,7 +181,7 @@ impl Definition {
     /// The errors of [`Definition::stop`] and [`Definition::start_now`]. A service that is not
     /// running is not an error.
     pub fn restart(&self) -> Result<(), Error> {
-        sys::restart(self)
+        system::restart(self)
     }
 
     /// Pauses the service and returns when it is paused.
@@ -164,7 +189,7 @@ impl Definition {
     /// # Errors
     /// If the service is not running or does not accept a pause.
     pub fn pause(&self) -> Result<(), Error> {
-        sys::pause(self)
+        system::pause(self)
     }
 
     /// Resumes the service after a pause and returns when it is running.
@@ -172,7 +197,7 @@ impl Definition {
     /// # Errors
     /// If the service is not paused.
     pub fn resume(&self) -> Result<(), Error> {
-        sys::resume(self)
+        system::resume(self)
     }
 
     /// Requests a reload of the service's configuration and returns when the request is delivered.
@@ -180,7 +205,7 @@ impl Definition {
     /// # Errors
     /// If the service is not running or does not accept a reload.
     pub fn reload(&self) -> Result<(), Error> {
-        sys::reload(self)
+        system::reload(self)
     }
 
     /// Sends a service-defined control code, 128 to 255, and returns when it is delivered.
@@ -188,7 +213,7 @@ impl Definition {
     /// # Errors
     /// If the service is not running.
     pub fn control(&self, code: u8) -> Result<(), Error> {
-        sys::control(self, code)
+        system::control(self, code)
     }
 
     /// Waits until the service's state differs from `seen`, for at most `timeout`, and returns its
@@ -198,7 +223,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn wait_for_change(&self, seen: State, timeout: Duration) -> Result<ServiceStatus, Error> {
-        sys::wait_for_change(self, seen, timeout)
+        system::wait_for_change(self, seen, timeout)
     }
 
     /// Returns the service's status. Any user may call it, except under runit and s6, which report
@@ -207,6 +232,6 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn status(&self) -> Result<ServiceStatus, Error> {
-        sys::status(self)
+        system::status(self)
     }
 }

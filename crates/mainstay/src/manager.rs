@@ -2,9 +2,6 @@
 
 use std::env;
 use std::fmt;
-use std::path::Path;
-
-use crate::sys;
 
 /// The argument that an installed image path on Windows ends with: the only sign that the Service
 /// Control Manager started the process. Nothing is probed.
@@ -86,25 +83,6 @@ impl Manager {
         let said = env::var(MANAGER_VARIABLE).ok();
         said.and_then(|name| Self::from_name(&name))
             .unwrap_or(Self::None)
-    }
-
-    /// Returns the manager that runs this system's services. Returns `None` if there is none, as in
-    /// most containers, or if this version does not support it. Inspects the system without running
-    /// anything.
-    pub fn detect() -> Option<Self> {
-        sys::detect().into_iter().next()
-    }
-
-    /// Returns the manager that will run the system below `root`, judging by what is installed
-    /// there.
-    pub fn detect_below(root: &Path) -> Option<Self> {
-        sys::detect_below(root).into_iter().next()
-    }
-
-    /// Returns all managers that could run services here, starting with the one that runs the
-    /// system.
-    pub fn available() -> Vec<Self> {
-        sys::detect()
     }
 
     /// All managers that services can be installed into.

@@ -18,6 +18,14 @@
 //! # }
 //! ```
 
+#[cfg(unix)]
+mod ready;
+
+#[cfg(unix)]
+pub(crate) use ready::claim_ready_descriptor;
+#[cfg(unix)]
+use ready::write_ready;
+
 use std::io;
 use std::time::Duration;
 
@@ -136,9 +144,6 @@ fn send_abstract(
         "abstract sockets exist on Linux only",
     ))
 }
-
-#[cfg(unix)]
-use crate::sys::write_ready;
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]

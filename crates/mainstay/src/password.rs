@@ -35,15 +35,6 @@ impl Password {
         Ok(Self(fs::read_to_string(path)?).trimmed())
     }
 
-    /// Prompts for a password on the console, without echo (Windows).
-    ///
-    /// # Errors
-    /// If there is no console.
-    #[cfg(windows)]
-    pub fn ask(prompt: &str) -> io::Result<Self> {
-        crate::sys::ask(prompt).map(|line| Self(line).trimmed())
-    }
-
     /// Reads an environment variable of this process. Returns `None` if it is not set or not valid
     /// Unicode.
     pub fn from_env(name: &str) -> Option<Self> {
@@ -55,7 +46,8 @@ impl Password {
         &self.0
     }
 
-    fn trimmed(mut self) -> Self {
+    /// Returns the first line.
+    pub(crate) fn trimmed(mut self) -> Self {
         let end = self.0.find(['\r', '\n']).unwrap_or(self.0.len());
         Self(self.0.drain(..end).collect())
     }

@@ -1,5 +1,9 @@
 //! Runs a service under the manager that started the process.
 
+#[cfg_attr(unix, path = "run/unix/mod.rs")]
+#[cfg_attr(windows, path = "run/windows/mod.rs")]
+mod system;
+
 use std::ffi::OsString;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -7,10 +11,10 @@ use std::process::ExitCode;
 use std::thread;
 
 use crate::capture;
-use crate::logger::Event;
+use crate::event::Event;
 use crate::service::chain;
 use crate::terminal;
-use crate::{Context, Definition, Exit, Logger, Manager, Service, sys};
+use crate::{Context, Definition, Exit, Logger, Manager, Service};
 
 /// The exit code after a panic, as in any Rust program.
 const PANICKED: u32 = 101;
@@ -33,7 +37,7 @@ impl Definition {
     pub fn run(self, service: impl Service + Send + 'static) -> ExitCode {
         let manager = Manager::current();
         let logger = Logger::new(&self.name, manager);
-        match sys::run(self, service, &logger) {
+        match system::run(self, service, &logger) {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             Err(error) => {
                 let cure = error.cure().map(|cure| format!("\nhint: {cure}"));
@@ -51,7 +55,7 @@ impl Definition {
 }
 
 /// Returns the service's arguments from the command line, for managers that pass none of their own.
-pub(crate) fn arguments() -> Vec<OsString> {
+fn arguments() -> Vec<OsString> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|verb| verb == "run") {
         arguments.remove(0);
@@ -60,7 +64,7 @@ pub(crate) fn arguments() -> Vec<OsString> {
 }
 
 /// Runs the service itself and logs a failure. Returns the exit code, 0 on success.
-pub(crate) fn work(service: impl Service, context: Context) -> u32 {
+fn work(service: impl Service, context: Context) -> u32 {
     let logger = context.logger().clone();
     // The system log may not receive standard error, so the panic message is also logged. The hook
     // logs it because a program built with `panic = "abort"` gets no later chance. Panics of other
@@ -105,7 +109,7 @@ fn message_of(panic: &PanicHookInfo<'_>) -> String {
 }
 
 /// Logs a failure and returns its exit code.
-pub(crate) fn failed(exit: &Exit, logger: &Logger) -> u32 {
+fn failed(exit: &Exit, logger: &Logger) -> u32 {
     let code = exit.code.get();
     let without = format!("code {code}");
     let reason = exit.reason().unwrap_or(&without);

@@ -35,7 +35,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::context::{self, Shared, Voice};
-use crate::logger::{Entry, Severity, Sink};
+use crate::event::Severity;
+use crate::logger::{Entry, Sink};
 use crate::{Control, Logger, Manager};
 
 /// The manager's end of a service's [`Context`](crate::Context): sends controls to the service, and

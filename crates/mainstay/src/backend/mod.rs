@@ -1,7 +1,7 @@
 //! The service managers of Unix. Each is a description: the files that make up a service, the files
 //! that start it at boot, the commands that control it, and the queries for its status.
 //!
-//! A description has no side effects. `sys/unix/manage.rs` compares it with the system and performs
+//! A description has no side effects. `manage/unix/` compares it with the system and performs
 //! the difference as a plan, each [`Step`] of which can be shown and undone. An installation can
 //! therefore be inspected beforehand or placed in an image (`--root`), and leaves nothing behind if
 //! it fails. A setting that a manager does not support is returned as a loss. A value that a

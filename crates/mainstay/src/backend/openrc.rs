@@ -2,7 +2,7 @@
 //! OpenRC's state files. Without side effects.
 //!
 //! supervise-daemon restarts a program whatever its exit code was. A program that uses this library
-//! ends supervise-daemon before its own final exit (`sys/unix/mod.rs`). For other programs, this is
+//! ends supervise-daemon before its own final exit (`run/unix/openrc.rs`). For other programs, this is
 //! reported as unsupported. If supervise-daemon is killed, OpenRC loses track of the program, and
 //! the script stops it.
 //!

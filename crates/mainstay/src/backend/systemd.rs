@@ -1,4 +1,4 @@
-//! systemd: units, and the output of `systemctl show`. Without side effects: `sys` writes and
+//! systemd: units, and the output of `systemctl show`. Without side effects: `manage` writes and
 //! queries.
 //!
 //! Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.syntax(7), systemctl(1).

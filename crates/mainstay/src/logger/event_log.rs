@@ -4,23 +4,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Entry, Event, Sink, fall_back};
+use super::{Entry, Sink, fall_back};
+use crate::event::{Reporter, source_of};
 
 /// The maximum length of each string in UTF-16 units. Two strings stay below the event size limit
 /// of 61 440 bytes.
 const UNITS_MAX: usize = 15_000;
-
-/// Returns the source name for a service's events. It differs from the service's name because
-/// programs register sources of their own (`mysql`, `postgresql`).
-pub(crate) fn source_of(service: &str) -> String {
-    format!("mainstay-{service}")
-}
-
-/// An open event source: Windows, or a fake.
-pub(crate) trait Reporter: Send + Sized {
-    fn open(source: &str) -> io::Result<Self>;
-    fn report(&self, event: Event, strings: [&str; 2]) -> io::Result<()>;
-}
 
 /// Reports a service's events, with the service's name in the JSON data. The source is opened for
 /// the first event, and reopened if the Event Log service was restarted meanwhile.
@@ -134,6 +123,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::event::Event;
 
     /// The events in the fake Event Log, by source, and whether its service is down.
     static LOGS: Mutex<Vec<(String, Event, [String; 2])>> = Mutex::new(Vec::new());

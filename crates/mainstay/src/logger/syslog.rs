@@ -6,7 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Entry, Severity, Sink, fall_back};
+use super::{Entry, Sink, fall_back};
+use crate::event::Severity;
 
 /// The socket paths on Linux, macOS and the BSDs.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
@@ -90,7 +91,7 @@ fn connect(paths: &[impl AsRef<Path>]) -> io::Result<UnixDatagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logger::Event;
+    use crate::event::Event;
 
     fn entry<'a>(event: Event, message: &'a str) -> Entry<'a> {
         Entry {

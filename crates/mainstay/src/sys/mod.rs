@@ -1,4 +1,5 @@
-//! System-specific code with the same names on every system. The only module with `unsafe`.
+//! System calls that std does not offer, as safe functions: the only module with `unsafe`. It lies
+//! below all that runs and manages services.
 
 #[cfg_attr(unix, path = "unix/mod.rs")]
 #[cfg_attr(windows, path = "windows/mod.rs")]

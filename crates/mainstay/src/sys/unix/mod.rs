@@ -1,158 +1,25 @@
-//! Unix: controls arrive as signals, and the managers are described in `backend/`.
+//! Unix: this process, its descriptors and its standard streams.
 
-mod executor;
-mod manage;
-#[cfg(feature = "managers")]
-mod openrc;
-mod ready;
+mod descriptor;
 mod redirect;
 
-pub(crate) use manage::{
-    changed_files, check_manager, control, detect, detect_below, install_all, is_enabled,
-    may_install, pause, plan_all, reload, restart, resume, services, set_enabled, stage_all, start,
-    status, stop, uninstall, wait_for_change,
-};
-pub(crate) use ready::{claim_ready_descriptor, write_ready};
+pub(crate) use descriptor::{Kind, inherited};
 pub(crate) use redirect::{Redirected, redirect};
 
-use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
-use signal_hook::iterator::Signals;
-
-use crate::backend::PAUSED;
-use crate::capture;
-use crate::context::{Said, Shared, Voice};
-use crate::run::{arguments, work};
-use crate::{
-    Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop, notify,
-};
-
-/// Runs the service on this thread. A second thread turns signals into controls.
-pub(crate) fn run(
-    definition: Definition,
-    service: impl Service,
-    logger: &Logger,
-) -> Result<u32, Error> {
-    claim_ready_descriptor();
-    let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
-    if let Some(dir) = &definition.working_dir {
-        std::env::set_current_dir(dir)
-            .map_err(|error| failed(&format!("cannot enter directory {}", dir.display()), error))?;
-    }
-    let manager = Manager::current();
-    let shared = Shared::new(Notifier::default());
-    let mut signals = vec![SIGTERM, SIGINT];
-    if definition.accepts.contains(Accepts::RELOAD) {
-        signals.push(SIGHUP);
-    }
-    // On a terminal, ctrl-z belongs to the shell.
-    if definition.accepts.contains(Accepts::PAUSE) && manager != Manager::None {
-        signals.extend([SIGTSTP, SIGCONT]);
-    }
-    let mut signals =
-        Signals::new(signals).map_err(|error| failed("cannot listen for signals", error))?;
-    let teller = shared.clone();
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut is_paused = false;
-            let mut stopping_since = None;
-            for signal in signals.forever() {
-                let control = match signal {
-                    SIGHUP => Control::Reload,
-                    // A repeated pause has no effect. SIGCONT is also sent after SIGSTOP and before
-                    // a stopped service is terminated.
-                    SIGTSTP | SIGCONT => {
-                        let was_paused = std::mem::replace(&mut is_paused, signal == SIGTSTP);
-                        match (was_paused, is_paused) {
-                            (false, true) => Control::Pause,
-                            (true, false) => Control::Continue,
-                            _ => continue,
-                        }
-                    }
-                    _ => Control::Stop(Stop::Requested),
-                };
-                let is_first = teller.tell(control);
-                if signal == SIGHUP {
-                    continue;
-                }
-                let since: &mut Instant = stopping_since.get_or_insert_with(Instant::now);
-                // A second ctrl-c ends the process. A copy that a wrapper also sends to the process
-                // group does not.
-                if signal == SIGINT && !is_first && since.elapsed() >= ECHO {
-                    let _ends_us = signal_hook::low_level::emulate_default_handler(SIGINT);
-                }
-            }
-        })
-        .map_err(|error| failed("cannot start a thread for signals", error))?;
-    let context = Context::new(shared, manager, arguments(), logger.clone());
-    if let Some(dir) = &definition.log_dir {
-        capture::begin(dir)
-            .map_err(|error| failed(&format!("cannot write output to {}", dir.display()), error))?;
-    }
-    let code = work(service, context);
-    capture::end();
-    #[cfg(feature = "managers")]
-    openrc::settle(manager, &definition.recovery, code);
-    Ok(code)
-}
-
-/// A signal within this time after the first one counts as the same request.
-const ECHO: Duration = Duration::from_millis(500);
-
-/// Sends sd_notify(3) messages to the listening supervisor. A manager that cannot be notified is
-/// not a failure of the service.
-///
-/// No Unix manager has a state for a service that paused itself, so the status text shows it:
-/// [`PAUSED`], followed by the service's own text.
-#[derive(Default)]
-struct Notifier(Mutex<Shown>);
-
-/// The parts of the status text.
-#[derive(Default)]
-struct Shown {
-    is_paused: bool,
-    text: String,
-}
-
-impl Shown {
-    fn tell(&self) -> io::Result<bool> {
-        match (self.is_paused, &*self.text) {
-            (false, text) => notify::status(text),
-            (true, "") => notify::status(PAUSED),
-            (true, text) => notify::status(&format!("{PAUSED}; {text}")),
-        }
-    }
-}
-
-impl Voice for Notifier {
-    fn say(&self, said: Said<'_>) {
-        let change = |change: &dyn Fn(&mut Shown)| {
-            let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&mut shown);
-            shown.tell()
-        };
-        let _untold = match said {
-            Said::Ready | Said::Did(Control::Reload) => notify::ready(),
-            Said::Status(text) => change(&|shown| text.clone_into(&mut shown.text)),
-            Said::Did(Control::Pause) => change(&|shown| shown.is_paused = true),
-            Said::Began(Control::Continue) => change(&|shown| shown.is_paused = false),
-            Said::Alive => notify::alive(),
-            Said::ExtendTimeout(by) => notify::extend_timeout(by),
-            Said::Began(Control::Stop(_)) => notify::stopping(),
-            Said::Began(Control::Reload) => notify::reloading(monotonic()),
-            Said::Began(_) | Said::Did(_) => Ok(false),
-        };
+/// Returns the effective user ID of this process.
+pub(crate) fn user() -> u32 {
+    // SAFETY: the call takes no arguments and cannot fail.
+    #[expect(unsafe_code, reason = "std does not tell who we are")]
+    unsafe {
+        libc::geteuid()
     }
 }
 
 /// Returns the time of CLOCK_MONOTONIC, by which systemd compares times.
 #[expect(unsafe_code, reason = "std tells no absolute monotonic time")]
-fn monotonic() -> Duration {
+pub(crate) fn monotonic() -> Duration {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -163,4 +30,12 @@ fn monotonic() -> Duration {
         u64::try_from(now.tv_sec).unwrap_or(0),
         u32::try_from(now.tv_nsec).unwrap_or(0),
     )
+}
+
+/// Sends SIGTERM to the process. Returns whether it was sent.
+#[cfg(feature = "managers")]
+#[expect(unsafe_code, reason = "std signals no processes but its own children")]
+pub(crate) fn terminate(pid: u32) -> bool {
+    // SAFETY: it takes numbers only.
+    libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, libc::SIGTERM) } == 0)
 }

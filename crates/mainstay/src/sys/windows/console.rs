@@ -1,77 +1,59 @@
-//! The console. For a service on a console, ctrl-c, closing the window, logging off and shutting
-//! down request a stop.
+//! The console: its events, and a password that is read from it.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::windows::io::AsRawHandle as _;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
 
 use windows_sys::Win32::Foundation::{FALSE, TRUE};
 use windows_sys::Win32::System::Console::{
-    CONSOLE_MODE, CTRL_BREAK_EVENT, CTRL_C_EVENT, ENABLE_ECHO_INPUT, GetConsoleMode,
-    SetConsoleCtrlHandler, SetConsoleMode,
+    CONSOLE_MODE, ENABLE_ECHO_INPUT, GetConsoleMode, SetConsoleCtrlHandler, SetConsoleMode,
 };
 use windows_sys::core::BOOL;
 
-use crate::capture;
-use crate::context::{Said, Shared, Voice};
-use crate::run::{arguments, work};
-use crate::{Context, Control, Error, ErrorKind, Logger, Manager, Service, Stop};
+use crate::Password;
 
-/// The state that the console's handler notifies, because it has no context of its own.
-static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
-/// The time of the first stop request.
-static STOPPING_SINCE: OnceLock<Instant> = OnceLock::new();
-/// An event within this time after the first one counts as the same request.
-const ECHO: Duration = Duration::from_millis(500);
+/// Handles an event, `CTRL_…_EVENT`. Returns whether the next handler is skipped.
+type Handler = Box<dyn Fn(u32) -> bool + Send + Sync>;
 
-/// A voice that discards all reports, for a service on a console.
-struct Nobody;
+/// The handler of this process, because the system passes it no context.
+static HANDLER: OnceLock<Handler> = OnceLock::new();
 
-impl Voice for Nobody {
-    fn say(&self, _said: Said<'_>) {}
-}
-
-pub(super) fn run(
-    service: impl Service,
-    log_dir: Option<&Path>,
-    logger: &Logger,
-) -> Result<u32, Error> {
-    let shared = SHARED.get_or_init(|| Shared::new(Nobody)).clone();
-    listen().map_err(|error| {
-        Error::new(
-            ErrorKind::Failed,
-            "cannot listen for ctrl-c (SetConsoleCtrlHandler)",
-        )
-        .because(error)
-    })?;
-    let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
-    if let Some(dir) = log_dir {
-        capture::begin(dir).map_err(|error| {
-            let what = format!("cannot write output to {}", dir.display());
-            Error::new(ErrorKind::Failed, what).because(error)
-        })?;
+/// Calls `handler` for each event of the console from now on, on a thread of the system. There is
+/// one handler a process, the first.
+#[expect(unsafe_code, reason = "the system's own interface")]
+pub(crate) fn on_event(handler: impl Fn(u32) -> bool + Send + Sync + 'static) -> io::Result<()> {
+    let _first: Result<(), _> = HANDLER.set(Box::new(handler));
+    // SAFETY: the handler is a function, which lives as long as the program.
+    match unsafe { SetConsoleCtrlHandler(Some(handle), TRUE) } {
+        FALSE => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
-    let code = work(service, context);
-    capture::end();
-    Ok(code)
 }
 
-/// Reads a line without echo.
-pub(crate) fn ask(prompt: &str) -> io::Result<String> {
-    let input = File::options().read(true).write(true).open("CONIN$")?;
-    let mut output = File::options().read(true).write(true).open("CONOUT$")?;
-    output.write_all(prompt.as_bytes())?;
-    let mode = mode(&input)?;
-    set_mode(&input, mode & !ENABLE_ECHO_INPUT)?;
-    let mut line = String::new();
-    let read = BufReader::new(&input).read_line(&mut line);
-    set_mode(&input, mode)?;
-    output.write_all(b"\r\n")?;
-    read.map(|_| line)
+/// `HandlerRoutine`.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe extern "system" fn handle(event: u32) -> BOOL {
+    BOOL::from(HANDLER.get().is_some_and(|handler| handler(event)))
+}
+
+impl Password {
+    /// Prompts for a password on the console, without echo (Windows).
+    ///
+    /// # Errors
+    /// If there is no console.
+    pub fn ask(prompt: &str) -> io::Result<Self> {
+        let input = File::options().read(true).write(true).open("CONIN$")?;
+        let mut output = File::options().read(true).write(true).open("CONOUT$")?;
+        output.write_all(prompt.as_bytes())?;
+        let mode = mode(&input)?;
+        set_mode(&input, mode & !ENABLE_ECHO_INPUT)?;
+        let mut line = String::new();
+        let read = BufReader::new(&input).read_line(&mut line);
+        set_mode(&input, mode)?;
+        output.write_all(b"\r\n")?;
+        read.map(|_| Self::new(line).trimmed())
+    }
 }
 
 #[expect(unsafe_code, reason = "the system's own interface")]
@@ -90,33 +72,5 @@ fn set_mode(console: &File, mode: CONSOLE_MODE) -> io::Result<()> {
     match unsafe { SetConsoleMode(console.as_raw_handle(), mode) } {
         FALSE => Err(io::Error::last_os_error()),
         _ => Ok(()),
-    }
-}
-
-#[expect(unsafe_code, reason = "the system's own interface")]
-fn listen() -> io::Result<()> {
-    // SAFETY: the handler is a function, which lives as long as the program.
-    match unsafe { SetConsoleCtrlHandler(Some(handle), TRUE) } {
-        FALSE => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// The control handler, called on a thread of the system (`HandlerRoutine`).
-#[expect(unsafe_code, reason = "the system's own interface")]
-unsafe extern "system" fn handle(event: u32) -> BOOL {
-    let Some(shared) = SHARED.get() else {
-        return FALSE;
-    };
-    let is_first = shared.tell(Control::Stop(Stop::Requested));
-    let is_echo = STOPPING_SINCE.get_or_init(Instant::now).elapsed() < ECHO;
-    match event {
-        // A second ctrl-c ends the process through the next handler. A copy that a wrapper also
-        // sends does not.
-        CTRL_C_EVENT | CTRL_BREAK_EVENT => BOOL::from(is_first || is_echo),
-        // The process ends when this returns, or when the system's own timeout expires.
-        _ => loop {
-            thread::sleep(Duration::from_secs(3600));
-        },
     }
 }

@@ -28,7 +28,7 @@ use windows_sys::Win32::System::Registry::{
     RegSetValueExW,
 };
 
-use crate::logger::{Event, Reporter, Severity};
+use crate::event::{Event, Reporter, Severity};
 
 /// The path of the sources of the log `Application`, under `HKEY_LOCAL_MACHINE`.
 const SOURCES: &str = r"SYSTEM\CurrentControlSet\Services\EventLog\Application";

@@ -11,7 +11,7 @@
 
 use std::ffi::c_void;
 
-use crate::logger::for_each_event;
+use crate::event::for_each_event;
 
 #[cfg(target_env = "msvc")]
 macro_rules! section {
@@ -93,7 +93,7 @@ mod tests {
     };
     use windows_sys::Win32::System::LibraryLoader::GetModuleHandleW;
 
-    use crate::logger::Event;
+    use crate::event::Event;
 
     /// Returns the text that Windows formats for an event from this program's own resource.
     fn formatted(id: u32, message: &str) -> String {

@@ -24,7 +24,7 @@ use windows_sys::core::GUID;
 use self::watch::Watch;
 use super::{event_log, wide};
 use crate::Trigger;
-use crate::logger::source_of;
+use crate::event::source_of;
 use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
 
 /// The registry key of the services.
@@ -32,7 +32,7 @@ const SERVICES_KEY: &str = "SYSTEM\\CurrentControlSet\\Services\\";
 const ENVIRONMENT: &str = "Environment";
 
 /// A connection to this machine's manager.
-pub(super) struct Manager {
+pub(crate) struct Manager {
     handle: Handle,
     began: Instant,
     watch: Watch,
@@ -53,7 +53,7 @@ impl Manager {
     /// Connects with the given rights, `SC_MANAGER_…`, so that missing rights are detected before
     /// anything is changed.
     #[expect(unsafe_code, reason = "the system's own interface")]
-    pub(super) fn connect(rights: u32) -> io::Result<Self> {
+    pub(crate) fn connect(rights: u32) -> io::Result<Self> {
         // SAFETY: two null names select this machine and its database of services.
         let handle = unsafe { services::OpenSCManagerW(ptr::null(), ptr::null(), rights) };
         Ok(Self {

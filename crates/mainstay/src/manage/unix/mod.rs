@@ -1,6 +1,8 @@
 //! Installs and controls services on Unix: gets the desired files from a [`Backend`], compares them
 //! with the system, and applies the difference.
 
+mod executor;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -10,14 +12,14 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::executor::{self, Ground};
+use self::executor::Ground;
 use crate::backend::{
     self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, TakeIn,
     is_ours,
 };
 use crate::{
     Accepts, Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus,
-    Start, State,
+    Start, State, sys,
 };
 
 /// The polling interval while waiting for a state, because there is no notification.
@@ -84,7 +86,7 @@ impl Seat {
             version: 0,
             config_dir,
             home_dir,
-            user: user(),
+            user: sys::user(),
             is_staged: ground.is_staged(),
         };
         Ok(Self {
@@ -96,7 +98,7 @@ impl Seat {
 
     /// Checks whether this process may change the manager's services.
     fn check_rights(&self, what: &str) -> Result<(), Error> {
-        if user() == 0 || self.site.scope == Scope::User || self.site.is_staged {
+        if sys::user() == 0 || self.site.scope == Scope::User || self.site.is_staged {
             return Ok(());
         }
         let error = Error::new(ErrorKind::PermissionDenied, what);
@@ -267,23 +269,14 @@ impl Seat {
     }
 }
 
-/// Returns the effective user ID of this process.
-fn user() -> u32 {
-    // SAFETY: the call takes no arguments and cannot fail.
-    #[expect(unsafe_code, reason = "std does not tell who we are")]
-    unsafe {
-        libc::geteuid()
-    }
-}
-
 /// Returns the managers found here, starting with the one that runs the system. All traces of a
 /// manager must exist. On the running system, one of its signs must also show that it is running.
-pub(crate) fn detect() -> Vec<Manager> {
+pub(super) fn detect() -> Vec<Manager> {
     detect_in(&Ground::here())
 }
 
 /// Returns the managers that can run the system below `root`.
-pub(crate) fn detect_below(root: &Path) -> Vec<Manager> {
+pub(super) fn detect_below(root: &Path) -> Vec<Manager> {
     detect_in(&Ground::below(root))
 }
 
@@ -321,11 +314,11 @@ fn foreign(what: &str) -> Error {
     Error::new(ErrorKind::Failed, what).with_cure("choose another name, or remove that service")
 }
 
-pub(crate) fn check_manager(definition: &Definition) -> Result<(), Error> {
+pub(super) fn check_manager(definition: &Definition) -> Result<(), Error> {
     Seat::of(definition)?.check_runs("cannot install services")
 }
 
-pub(crate) fn may_install(definition: &Definition) -> Result<(), Error> {
+pub(super) fn may_install(definition: &Definition) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     seat.check_runs("cannot install services")?;
     seat.check_rights("cannot install services")
@@ -341,11 +334,11 @@ struct Change<'a> {
     warnings: Vec<String>,
 }
 
-pub(crate) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
+pub(super) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     perform(changes(definitions, &Ground::here())?)
 }
 
-pub(crate) fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
+pub(super) fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
     perform(changes(definitions, &Ground::below(root))?)
 }
 
@@ -383,7 +376,7 @@ fn perform(changes: Vec<Change<'_>>) -> Result<Vec<Installed>, Error> {
     Ok(installed.collect())
 }
 
-pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
+pub(super) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     let changes = changes(definitions, &Ground::here())?;
     let steps = changes.iter().flat_map(|change| &change.steps);
     let mut plan: String = steps.map(Step::to_string).collect();
@@ -393,7 +386,7 @@ pub(crate) fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     Ok(plan)
 }
 
-pub(crate) fn changed_files(definition: &Definition) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn changed_files(definition: &Definition) -> Result<Vec<PathBuf>, Error> {
     let changes = changes(std::slice::from_ref(definition), &Ground::here())?;
     let steps = changes.into_iter().flat_map(|change| change.steps);
     let paths = steps.filter_map(|step| match step {
@@ -559,7 +552,7 @@ fn check_reach(definition: &Definition, program: &Path, ground: &Ground) -> Resu
     }
 }
 
-pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
+pub(super) fn uninstall(definition: &Definition) -> Result<(), Error> {
     let name = &*definition.name;
     let what = format!("cannot uninstall service \"{name}\"");
     let seat = Seat::of(definition)?;
@@ -601,7 +594,7 @@ pub(crate) fn uninstall(definition: &Definition) -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+pub(super) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
     let name = &*definition.name;
     let verb = if is_enabled { "enable" } else { "disable" };
     let what = format!("cannot {verb} service \"{name}\"");
@@ -624,13 +617,13 @@ pub(crate) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(
     Ok(())
 }
 
-pub(crate) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
+pub(super) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
     let seat = Seat::of(definition)?;
     seat.status(&definition.name)?;
     Ok(seat.is_enabled(&definition.name))
 }
 
-pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {
+pub(super) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {
     let name = &*definition.name;
     let seat = Seat::of(definition)?;
     if !arguments.is_empty() {
@@ -649,7 +642,7 @@ pub(crate) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(
     seat.order(definition, Order::Start, state)
 }
 
-pub(crate) fn restart(definition: &Definition) -> Result<(), Error> {
+pub(super) fn restart(definition: &Definition) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     let state = seat.status(&definition.name)?.state;
     seat.order(definition, Order::Restart, state)
@@ -669,16 +662,16 @@ fn tell(definition: &Definition, order: Order) -> Result<(), Error> {
     }
 }
 
-pub(crate) fn stop(definition: &Definition) -> Result<(), Error> {
+pub(super) fn stop(definition: &Definition) -> Result<(), Error> {
     tell(definition, Order::Stop)
 }
 
-pub(crate) fn pause(definition: &Definition) -> Result<(), Error> {
+pub(super) fn pause(definition: &Definition) -> Result<(), Error> {
     tell(definition, Order::Pause)?;
     arrive(definition, Order::Pause, State::Paused)
 }
 
-pub(crate) fn resume(definition: &Definition) -> Result<(), Error> {
+pub(super) fn resume(definition: &Definition) -> Result<(), Error> {
     tell(definition, Order::Resume)?;
     arrive(definition, Order::Resume, State::Running)
 }
@@ -707,22 +700,22 @@ fn arrive(definition: &Definition, order: Order, wanted: State) -> Result<(), Er
     }
 }
 
-pub(crate) fn reload(definition: &Definition) -> Result<(), Error> {
+pub(super) fn reload(definition: &Definition) -> Result<(), Error> {
     tell(definition, Order::Reload)
 }
 
-pub(crate) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
+pub(super) fn control(definition: &Definition, code: u8) -> Result<(), Error> {
     let name = &definition.name;
     let what = format!("cannot send control {code} to service \"{name}\"");
     let error = Error::new(ErrorKind::Unsupported, what);
     Err(error.with_cure("custom control codes exist on Windows only"))
 }
 
-pub(crate) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
+pub(super) fn status(definition: &Definition) -> Result<ServiceStatus, Error> {
     Seat::of(definition)?.status(&definition.name)
 }
 
-pub(crate) fn wait_for_change(
+pub(super) fn wait_for_change(
     definition: &Definition,
     seen: State,
     timeout: Duration,
@@ -738,7 +731,7 @@ pub(crate) fn wait_for_change(
     }
 }
 
-pub(crate) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
+pub(super) fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     let seat = Seat::at(None, Scope::System, Ground::here())?;
     let dir = seat.backend.unit_dir(&seat.site);
     let entries = fs::read_dir(&dir).map_err(|error| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::openrc::SUPERVISOR;
 use crate::backend::shell::ends_for_good;
-use crate::{Manager, Recovery};
+use crate::{Manager, Recovery, sys};
 
 /// The maximum time for a supervisor to receive a signal.
 const NOTED: Duration = Duration::from_secs(5);
@@ -27,12 +27,8 @@ fn end_supervisor() {
     if !comm.is_ok_and(|comm| comm.trim_end() == SUPERVISOR) {
         return;
     }
-    let Ok(pid) = libc::pid_t::try_from(parent) else {
-        return;
-    };
-    // SAFETY: it takes numbers. The process is our parent, which is not reaped before it has ended.
-    #[expect(unsafe_code, reason = "std signals no processes but its own children")]
-    let is_told = unsafe { libc::kill(pid, libc::SIGTERM) } == 0;
+    // The process is our parent, which is not reaped before it has ended.
+    let is_told = sys::terminate(parent);
     // If the supervisor saw our exit first, it would wait for us in vain, for as long as a stop may
     // take. Two successive checks are required because a single one can be wrong for an instant.
     let deadline = Instant::now() + NOTED;

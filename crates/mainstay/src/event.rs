@@ -5,7 +5,30 @@
 //! warning, 3 error), the customer bit 29, which every program except Windows itself sets, facility
 //! 0 in bits 27–16, and the code that Event Viewer shows in bits 15–0.
 
-use super::Severity;
+#[cfg(any(windows, test))]
+use std::io;
+
+/// The severity of an entry in the system log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Severity {
+    Info,
+    Warning,
+    Error,
+}
+
+/// An open source of events in the Event Log: Windows, or a fake.
+#[cfg(any(windows, test))]
+pub(crate) trait Reporter: Send + Sized {
+    fn open(source: &str) -> io::Result<Self>;
+    fn report(&self, event: Event, strings: [&str; 2]) -> io::Result<()>;
+}
+
+/// Returns the source name for a service's events. It differs from the service's name because
+/// programs register sources of their own (`mysql`, `postgresql`).
+#[cfg(any(windows, test))]
+pub(crate) fn source_of(service: &str) -> String {
+    format!("mainstay-{service}")
+}
 
 /// Passes the table to the macro `$then`: name, kind in JSON, ID, text. In a text, `%1` stands for
 /// the message. Texts are ASCII without quotes or braces.
@@ -84,7 +107,7 @@ mod tests {
 
     #[test]
     fn ids_are_in_order_and_documented() {
-        let documentation = include_str!("../../../../docs/event-log.md");
+        let documentation = include_str!("../../../docs/event-log.md");
         assert!(Event::ALL.is_sorted_by_key(|event| event.id() & 0xFFFF));
         for event in Event::ALL {
             let id = event.id();

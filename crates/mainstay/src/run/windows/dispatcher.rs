@@ -1,12 +1,11 @@
 //! A service process under the Service Control Manager, with a single service.
 //!
-//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`), on which [`handle`] is
+//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`), on which [`Link::answer`] is
 //! called. It only takes locks, sends notifications and returns. The service runs on the thread
 //! that the system creates for `ServiceMain`. A third thread ticks while a state is pending.
 
-use std::ffi::{OsString, c_void};
+use std::ffi::OsString;
 use std::io;
-use std::os::windows::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -14,30 +13,26 @@ use std::time::Instant;
 
 use windows_sys::Win32::Foundation::{
     ERROR_CALL_NOT_IMPLEMENTED, ERROR_FAILED_SERVICE_CONTROLLER_CONNECT,
-    ERROR_SERVICE_REQUEST_TIMEOUT, ERROR_SERVICE_SPECIFIC_ERROR, FALSE, NO_ERROR,
+    ERROR_SERVICE_REQUEST_TIMEOUT, ERROR_SERVICE_SPECIFIC_ERROR, NO_ERROR,
 };
-use windows_sys::Win32::System::RemoteDesktop::WTSSESSION_NOTIFICATION;
 use windows_sys::Win32::System::Services as scm;
 use windows_sys::Win32::UI::WindowsAndMessaging as messages;
-use windows_sys::core::PWSTR;
 
-use super::redirect::default_log_dir;
-use super::wide;
 use crate::capture;
 use crate::context::{Said, Shared, Voice};
-use crate::logger::Event;
+use crate::event::Event;
 use crate::progress::{Controls, End, Progress, Report, Tick};
 use crate::run::{failed, work};
+use crate::sys::{Request, StatusHandle, default_log_dir, dispatch};
 use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Exit, Logger, Manager, Power, Service,
     SessionChange, SessionReason, State, Stop,
 };
 
-/// The job for `ServiceMain`, which receives no context.
-static JOB: Mutex<Option<Job>> = Mutex::new(None);
 /// The exit code of the job.
 static CODE: OnceLock<u32> = OnceLock::new();
 
+/// The service, for the thread on which it runs.
 struct Job {
     definition: Definition,
     work: Box<dyn FnOnce(Context) -> u32 + Send>,
@@ -51,13 +46,12 @@ pub(super) fn run(
     logger: Logger,
 ) -> Result<u32, Error> {
     let name = definition.name.clone();
-    let mut wide_name = wide(&name);
-    *lock(&JOB) = Some(Job {
+    let job = Job {
         definition,
         work: Box::new(move |context| work(service, context)),
         logger,
-    });
-    dispatch(&mut wide_name).map_err(|error| refused(&name, error))?;
+    };
+    dispatch(&name, move |arguments| job.run(arguments)).map_err(|error| refused(&name, error))?;
     Ok(CODE.get().copied().unwrap_or(1))
 }
 
@@ -86,48 +80,6 @@ fn refused(name: &str, error: io::Error) -> Error {
         "start it with `sc start {name}`, or omit {} to run it in the foreground",
         crate::UNDER_SCM
     ))
-}
-
-#[expect(unsafe_code, reason = "the system's own interface")]
-fn dispatch(name: &mut [u16]) -> io::Result<()> {
-    let table = [
-        scm::SERVICE_TABLE_ENTRYW {
-            lpServiceName: name.as_mut_ptr(),
-            lpServiceProc: Some(service_main),
-        },
-        scm::SERVICE_TABLE_ENTRYW::default(),
-    ];
-    // SAFETY: the table ends with an empty entry and outlives the call.
-    match unsafe { scm::StartServiceCtrlDispatcherW(table.as_ptr()) } {
-        FALSE => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// `ServiceMain`. The first argument is the service's own name.
-#[expect(unsafe_code, reason = "the system's own interface")]
-unsafe extern "system" fn service_main(count: u32, arguments: *mut PWSTR) {
-    let Some(job) = lock(&JOB).take() else {
-        return;
-    };
-    let arguments = (1..count as usize).map(|index| {
-        // SAFETY: the system passes `count` strings that end with a NUL.
-        unsafe { text(*arguments.add(index)) }
-    });
-    job.run(arguments.collect());
-}
-
-/// # Safety
-/// `wide` must end with a NUL.
-#[expect(unsafe_code, reason = "the system's own interface")]
-unsafe fn text(wide: PWSTR) -> OsString {
-    let mut length = 0;
-    // SAFETY: by this function's contract, each element up to the NUL can be read.
-    while unsafe { *wide.add(length) } != 0 {
-        length += 1;
-    }
-    // SAFETY: this many elements were just read.
-    OsString::from_wide(unsafe { std::slice::from_raw_parts(wide, length) })
 }
 
 impl Job {
@@ -195,10 +147,9 @@ impl Job {
     }
 }
 
-/// The connection to the manager. It must live as long as the process because the system holds its
-/// address.
+/// The connection to the manager.
 struct Link {
-    handle: OnceLock<Handle>,
+    handle: OnceLock<StatusHandle>,
     progress: Mutex<Progress>,
     /// Notified when the state becomes pending or changes to another pending state.
     changed: Condvar,
@@ -215,30 +166,11 @@ enum Preshutdown {
     Accepted,
 }
 
-#[derive(Debug)]
-struct Handle(scm::SERVICE_STATUS_HANDLE);
-
-// SAFETY: the system accepts the handle on any thread ("SetServiceStatus").
-#[expect(unsafe_code, reason = "a number in the shape of a pointer")]
-unsafe impl Send for Handle {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "a number in the shape of a pointer")]
-unsafe impl Sync for Handle {}
-
 impl Link {
-    #[expect(unsafe_code, reason = "the system's own interface")]
     fn register(self: &Arc<Self>, name: &str) -> io::Result<()> {
-        let name = wide(name);
-        // Never freed: the system may call the handler as long as the process lives.
-        let context = Arc::into_raw(Arc::clone(self)).cast::<c_void>();
-        // SAFETY: `context` is a `Link` that lives as long as the process, and `handle` casts it to
-        // one.
-        let handle =
-            unsafe { scm::RegisterServiceCtrlHandlerExW(name.as_ptr(), Some(handle), context) };
-        if handle.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        let _first: Result<(), _> = self.handle.set(Handle(handle));
+        let link = Arc::clone(self);
+        let handle = StatusHandle::register(name, move |request| link.answer(request))?;
+        let _first: Result<(), _> = self.handle.set(handle);
         Ok(())
     }
 
@@ -248,9 +180,8 @@ impl Link {
         lock(&self.progress)
     }
 
-    #[expect(unsafe_code, reason = "the system's own interface")]
     fn tell(&self, report: &Report) {
-        let Some(Handle(handle)) = self.handle.get() else {
+        let Some(handle) = self.handle.get() else {
             return;
         };
         let (code, own_code) = match report.end {
@@ -267,13 +198,27 @@ impl Link {
             dwCheckPoint: report.checkpoint,
             dwWaitHint: u32::try_from(report.wait_hint.as_millis()).unwrap_or(u32::MAX),
         };
-        // SAFETY: the system returned this handle, and the status is valid.
-        if unsafe { scm::SetServiceStatus(*handle, &raw const status) } == FALSE {
-            let error = io::Error::last_os_error();
+        if let Err(error) = handle.report(&status) {
             self.logger.warn(format!(
                 "cannot report {:?} (SetServiceStatus): {error}",
                 report.state
             ));
+        }
+    }
+
+    /// Answers the manager, which ignores the answer except to requests of its own, which are not
+    /// used here.
+    fn answer(&self, request: Request) -> u32 {
+        // The manager itself answers from the last reported status.
+        if request.control == scm::SERVICE_CONTROL_INTERROGATE {
+            return NO_ERROR;
+        }
+        match translate(request) {
+            Some(control) => {
+                self.handle(control);
+                NO_ERROR
+            }
+            None => ERROR_CALL_NOT_IMPLEMENTED,
         }
     }
 
@@ -398,36 +343,12 @@ impl Voice for LinkVoice {
     }
 }
 
-/// `HandlerEx`. The manager ignores the return value except for requests of its own, which are not
-/// used here.
-#[expect(unsafe_code, reason = "the system's own interface")]
-unsafe extern "system" fn handle(
-    control: u32,
-    event: u32,
-    data: *mut c_void,
-    context: *mut c_void,
-) -> u32 {
-    // SAFETY: it is the registered `Link`, which is never freed.
-    let link = unsafe { &*context.cast::<Link>() };
-    // The manager itself answers from the last reported status.
-    if control == scm::SERVICE_CONTROL_INTERROGATE {
-        return NO_ERROR;
-    }
-    let session = || {
-        // SAFETY: the system passes this structure with this control.
-        let notification = unsafe { data.cast::<WTSSESSION_NOTIFICATION>().as_ref() };
-        notification.map_or(0, |notification| notification.dwSessionId)
-    };
-    match translate(control, event, session) {
-        Some(control) => {
-            link.handle(control);
-            NO_ERROR
-        }
-        None => ERROR_CALL_NOT_IMPLEMENTED,
-    }
-}
-
-fn translate(control: u32, event: u32, session: impl FnOnce() -> u32) -> Option<Control> {
+fn translate(request: Request) -> Option<Control> {
+    let Request {
+        control,
+        event,
+        session,
+    } = request;
     Some(match control {
         scm::SERVICE_CONTROL_STOP => Control::Stop(Stop::Requested),
         scm::SERVICE_CONTROL_SHUTDOWN => Control::Stop(Stop::Shutdown),
@@ -446,7 +367,7 @@ fn translate(control: u32, event: u32, session: impl FnOnce() -> u32) -> Option<
         }),
         scm::SERVICE_CONTROL_SESSIONCHANGE => Control::SessionChange(SessionChange {
             reason: reason(event),
-            session: session(),
+            session,
         }),
         128..=255 => Control::Custom(control as u8),
         _ => return None,
@@ -496,11 +417,12 @@ mod tests {
     #[test]
     fn every_control_has_its_counterpart() {
         let check = |control, event, expected| {
-            assert_eq!(
-                translate(control, event, || 3),
-                expected,
-                "{control} {event}"
-            );
+            let request = Request {
+                control,
+                event,
+                session: 3,
+            };
+            assert_eq!(translate(request), expected, "{request:?}");
         };
         check(
             scm::SERVICE_CONTROL_STOP,

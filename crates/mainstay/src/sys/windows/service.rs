@@ -1,0 +1,148 @@
+//! The calls with which a process runs one service ("Service Program Functions", Microsoft).
+
+use std::ffi::{OsString, c_void};
+use std::io;
+use std::os::windows::ffi::OsStringExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use windows_sys::Win32::Foundation::FALSE;
+use windows_sys::Win32::System::RemoteDesktop::WTSSESSION_NOTIFICATION;
+use windows_sys::Win32::System::Services as services;
+use windows_sys::core::PWSTR;
+
+use super::wide;
+
+type Main = Box<dyn FnOnce(Vec<OsString>) + Send>;
+/// The body of `ServiceMain`, which receives no context.
+static MAIN: Mutex<Option<Main>> = Mutex::new(None);
+
+/// Connects this process to the manager, runs `main` with the arguments of the start on a thread of
+/// the system, and blocks until the service has ended (`StartServiceCtrlDispatcher`).
+#[expect(unsafe_code, reason = "the system's own interface")]
+pub(crate) fn dispatch(
+    name: &str,
+    main: impl FnOnce(Vec<OsString>) + Send + 'static,
+) -> io::Result<()> {
+    *MAIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(main));
+    let mut name = wide(name);
+    let table = [
+        services::SERVICE_TABLE_ENTRYW {
+            lpServiceName: name.as_mut_ptr(),
+            lpServiceProc: Some(service_main),
+        },
+        services::SERVICE_TABLE_ENTRYW::default(),
+    ];
+    // SAFETY: the table ends with an empty entry and outlives the call.
+    match unsafe { services::StartServiceCtrlDispatcherW(table.as_ptr()) } {
+        FALSE => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// `ServiceMain`. The first argument is the service's own name.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe extern "system" fn service_main(count: u32, arguments: *mut PWSTR) {
+    let main = MAIN.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(main) = main else { return };
+    let arguments = (1..count as usize).map(|index| {
+        // SAFETY: the system passes `count` strings that end with a NUL.
+        unsafe { text(*arguments.add(index)) }
+    });
+    main(arguments.collect());
+}
+
+/// # Safety
+/// `wide` must end with a NUL.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe fn text(wide: PWSTR) -> OsString {
+    let mut length = 0;
+    // SAFETY: by this function's contract, each element up to the NUL can be read.
+    while unsafe { *wide.add(length) } != 0 {
+        length += 1;
+    }
+    // SAFETY: this many elements were just read.
+    OsString::from_wide(unsafe { std::slice::from_raw_parts(wide, length) })
+}
+
+/// A request of the manager (`HandlerEx`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// `SERVICE_CONTROL_…`.
+    pub(crate) control: u32,
+    /// What the control is about, if it is an event.
+    pub(crate) event: u32,
+    /// The session of `SERVICE_CONTROL_SESSIONCHANGE`.
+    pub(crate) session: u32,
+}
+
+/// Handles a request. Returns the error code for the manager.
+type Handler = Box<dyn Fn(Request) -> u32 + Send + Sync>;
+
+/// The handle through which a service reports its status.
+#[derive(Debug)]
+pub(crate) struct StatusHandle(services::SERVICE_STATUS_HANDLE);
+
+// SAFETY: the system accepts the handle on any thread ("SetServiceStatus").
+#[expect(unsafe_code, reason = "a number in the shape of a pointer")]
+unsafe impl Send for StatusHandle {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "a number in the shape of a pointer")]
+unsafe impl Sync for StatusHandle {}
+
+impl StatusHandle {
+    /// Calls `handler` for each request from now on, on the thread of [`dispatch`]
+    /// (`RegisterServiceCtrlHandlerEx`).
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    pub(crate) fn register(
+        name: &str,
+        handler: impl Fn(Request) -> u32 + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let name = wide(name);
+        let handler: Box<Handler> = Box::new(Box::new(handler));
+        // Never freed: the system may call the handler as long as the process lives.
+        let context = Box::into_raw(handler).cast::<c_void>();
+        // SAFETY: `context` is a `Handler` that lives as long as the process, and `handle` casts it
+        // to one.
+        let status = unsafe {
+            services::RegisterServiceCtrlHandlerExW(name.as_ptr(), Some(handle), context)
+        };
+        if status.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(status))
+    }
+
+    /// Reports the status (`SetServiceStatus`).
+    #[expect(unsafe_code, reason = "the system's own interface")]
+    pub(crate) fn report(&self, status: &services::SERVICE_STATUS) -> io::Result<()> {
+        // SAFETY: the system returned this handle, and the status is valid.
+        match unsafe { services::SetServiceStatus(self.0, status) } {
+            FALSE => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `HandlerEx`.
+#[expect(unsafe_code, reason = "the system's own interface")]
+unsafe extern "system" fn handle(
+    control: u32,
+    event: u32,
+    data: *mut c_void,
+    context: *mut c_void,
+) -> u32 {
+    // SAFETY: it is the registered `Handler`, which is never freed.
+    let handler = unsafe { &*context.cast::<Handler>() };
+    let notification = match control {
+        // SAFETY: the system passes this structure with this control.
+        services::SERVICE_CONTROL_SESSIONCHANGE => unsafe {
+            data.cast::<WTSSESSION_NOTIFICATION>().as_ref()
+        },
+        _ => None,
+    };
+    handler(Request {
+        control,
+        event,
+        session: notification.map_or(0, |notification| notification.dwSessionId),
+    })
+}
