@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mainstay_core::log::redact::{Class, RedactionKey};
+use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::{Origin, Refiner, Stream};
 use mainstay_core::manifest::{Format, parse};
+use mainstay_core::spec::redact::Class;
 
 fuzz_target!(|input: (u32, u8, Vec<u16>, &[u8])| {
     let (classes, options, chunks, bytes) = input;

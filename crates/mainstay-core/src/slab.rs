@@ -18,7 +18,7 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// Returns the number that the next value gets.
-    pub fn vacancy(&self) -> usize {
+    fn vacancy(&self) -> usize {
         let vacant = self.entries.iter().position(Option::is_none);
         vacant.unwrap_or(self.entries.len())
     }

@@ -50,7 +50,7 @@ pub fn rfc3339(since_epoch: Duration) -> String {
 
 /// Parses the timestamp at the start of `text`, in the format of [`rfc3339`] but with any number of
 /// decimals. Returns the microseconds since 1970 and the length of the timestamp in bytes.
-pub fn rfc3339_at_start(text: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn rfc3339_at_start(text: &[u8]) -> Option<(u64, usize)> {
     let (head, rest) = text.split_at_checked(19)?;
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     separators

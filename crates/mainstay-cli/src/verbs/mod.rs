@@ -19,12 +19,9 @@ pub(crate) mod uninstall;
 pub(crate) mod update;
 pub(crate) mod verify;
 
-use std::time::Duration;
-
 use clap::ValueEnum;
-use mainstay_core::manifest::Format;
-
 use mainstay_core::failure::{Code, Failure};
+use mainstay_core::manifest::Format;
 
 /// The manifest format, as named on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -45,10 +42,6 @@ impl From<FormatName> for Format {
             FormatName::Json => Self::Json,
         }
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    mainstay_core::manifest::duration(text)
 }
 
 /// Refuses an option that applies to one service if there are more or none.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
+use mainstay_core::manifest::duration;
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_host as host;
 use mainstay_host::{embedded, output, table};
@@ -29,7 +30,7 @@ pub(crate) struct Status {
     names: Vec<String>,
     /// Wait until every named service has settled (running, stopped, paused or halted), up to this
     /// long (e.g. 30s)
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "names")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "names")]
     wait: Option<Duration>,
     /// Also exit 0 for a service that is not ready in time or keeps failing while its host retries:
     /// the readiness check of managers

@@ -74,7 +74,7 @@ struct How {
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
     /// Time for which a service must stay healthy after it has become ready
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
+    #[arg(long, value_name = "DURATION", value_parser = core::duration, default_value = "10s")]
     canary: Duration,
     /// Print one JSON document
     #[arg(long)]

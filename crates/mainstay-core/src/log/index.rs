@@ -107,84 +107,21 @@ fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// Returns the entries of an index file after its head, without a truncated last one. Returns none
-/// if the entries do not ascend, because such an index is not trustworthy.
-fn marks(entries: &[u8]) -> impl Iterator<Item = Mark> + Clone {
-    let (entries, _torn) = entries.as_chunks::<{ Mark::SIZE }>();
-    let marks = entries.iter().copied().map(Mark::from_bytes);
-    let ascend = marks
-        .clone()
-        .zip(marks.clone().skip(1))
-        .all(|(a, b)| a.offset < b.offset && a.time < b.time);
-    marks.take(if ascend { entries.len() } else { 0 })
-}
-
-/// Returns the offset of a file from which lines of `time_us` (microseconds since 1970) or later
-/// may occur. Every line before the offset is older.
-///
-/// `entries` is the content of the index file after its head and may be arbitrary. The offset may
-/// be beyond the end of a truncated file; 0 means unknown.
-pub fn seek(entries: &[u8], time_us: u64) -> u64 {
-    let older = marks(entries).take_while(|mark| mark.time.0 <= time_us);
-    older.last().map_or(0, |mark| mark.offset)
-}
-
-/// Returns a lower bound for the time at which the byte at `offset` was read. It is usually less
-/// than a second early if the service was busy. `None` stands for the time at which the file was
-/// begun.
-pub fn time_at(entries: &[u8], offset: u64) -> Option<Stamp> {
-    let before = marks(entries).take_while(|mark| mark.offset <= offset);
-    before.last().map(|mark| mark.time)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn index(marks: &[(u64, u64)]) -> Vec<u8> {
-        let mark = |&(offset, time): &(u64, u64)| Mark {
-            offset,
-            time: Stamp(time),
+    #[test]
+    fn an_entry_is_two_little_endian_numbers() {
+        let mark = Mark {
+            offset: 10,
+            time: Stamp(100),
         };
-        marks.iter().flat_map(|m| mark(m).to_bytes()).collect()
-    }
-
-    #[test]
-    fn the_last_entry_not_after_the_time_counts() {
-        let entries = index(&[(10, 100), (20, 200), (30, 300)]);
-        for (time, offset) in [(0, 0), (99, 0), (100, 10), (199, 10), (200, 20), (999, 30)] {
-            assert_eq!(seek(&entries, time), offset, "{time}");
-        }
-        for (offset, time) in [
-            (0, None),
-            (9, None),
-            (10, Some(100)),
-            (29, Some(200)),
-            (99, Some(300)),
-        ] {
-            assert_eq!(time_at(&entries, offset), time.map(Stamp), "{offset}");
-        }
-        assert_eq!(seek(&[], 5), 0);
-        assert_eq!(seek(&entries[..47], 999), 20);
-        assert_eq!(
-            entries[..16],
-            [10, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0]
-        );
-    }
-
-    #[test]
-    fn what_does_not_ascend_is_not_believed() {
-        for bad in [
-            &[(10, 100), (20, 100)][..],
-            &[(10, 100), (10, 200)],
-            &[(10, 100), (20, 200), (0, 0)],
-            &[(10, 100), (20, 200), (5, 300)],
-        ] {
-            assert_eq!(seek(&index(bad), 150), 0, "{bad:?}");
-            assert_eq!(time_at(&index(bad), 15), None, "{bad:?}");
-        }
+        let bytes = [10, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(mark.to_bytes(), bytes);
+        assert_eq!(Mark::from_bytes(bytes), mark);
     }
 
     #[test]
@@ -203,10 +140,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(entries: Vec<u8>, time: u64, head: [u8; Head::SIZE]) {
-            Head::from_bytes(head).map(|head| head.is_of(&entries));
-            let offset = seek(&entries, time);
-            time_at(&entries, offset);
+        fn nothing_panics(bytes: Vec<u8>, head: [u8; Head::SIZE]) {
+            Head::from_bytes(head).map(|head| head.is_of(&bytes));
         }
     }
 }

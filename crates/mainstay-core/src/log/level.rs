@@ -14,7 +14,7 @@ const WORD: usize = 13;
 const NAME: usize = 100;
 
 /// Returns the level stated in `line`.
-pub fn level_of(line: &[u8]) -> Option<Level> {
+pub(super) fn level_of(line: &[u8]) -> Option<Level> {
     let head = &line[..line.len().min(HEAD)];
     if memchr::memchr(0x1b, head).is_none() {
         return level_of_plain(head);

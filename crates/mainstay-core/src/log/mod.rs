@@ -1,18 +1,18 @@
 //! Log files and lines.
 //!
 //! The rules for files cover their names, the point at which one ends, rotation schedules,
-//! retention and time indexes. The rules for lines cover the level ([`level`]), redaction
+//! retention and time indexes. The rules for lines cover the level (`level`), redaction
 //! ([`redact`]) and the format in the file ([`refine`]).
 
 mod index;
 mod json;
-pub mod level;
+mod level;
 mod name;
 pub mod redact;
 mod retention;
 mod schedule;
 
-pub use index::{Head, Mark, seek, time_at};
+pub use index::{Head, Mark};
 pub use name::{CURRENT_INDEX, LogName, files, leftovers};
 pub use retention::surplus;
 pub use schedule::next_boundary;

@@ -7,7 +7,6 @@ use serde_json::{Map as JsonMap, Value as Json, json};
 use super::diagnostic::{Code, Findings, Shown};
 use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Span, Spanned, Value};
-use super::{foreign, place};
 
 /// A type that can be decoded from a manifest.
 pub(super) trait Decode: Sized {
@@ -242,6 +241,9 @@ pub(super) trait Table: Decode {
     fn fitting(node: &Node<'_>) -> Vec<&'static str>;
 }
 
+/// A function that returns the help for an unknown key, with its value and the keys that are known.
+pub(super) type UnknownKey = fn(&str, &Value<'_>, &[&str]) -> Option<String>;
+
 /// The keys of a table. Keys that have not been requested by the time of [`Keys::close`] are
 /// unknown.
 pub(super) struct Keys<'t, 'f> {
@@ -308,12 +310,11 @@ impl<'t, 'f> Keys<'t, 'f> {
         })
     }
 
-    pub(super) fn close(self) {
+    /// Reports the keys that are unknown.
+    pub(super) fn close(self, help: UnknownKey) {
         for Entry { key, node } in unknown(self.entries, &self.known) {
             let message = format!("unknown key `{}`", Shown(&key.value));
-            let help = place::of_whole(&key.value, &node.value, &self.known)
-                .or_else(|| foreign::help(&key.value, &node.value, &self.known))
-                .or_else(|| place::of_key(&key.value, &self.known))
+            let help = help(&key.value, &node.value, &self.known)
                 .or_else(|| did_you_mean(&key.value, self.known.iter().copied()))
                 .unwrap_or_else(|| one_of_these(&self.known));
             self.findings
@@ -405,10 +406,10 @@ pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
 
 /// Declares tables. `key: Type` is optional, `key: Type = default` always has a value, and `key:
 /// Type [required]` is an error if missing. `..key: Enum [required|optional]` includes the keys of
-/// a [`one_of!`]. The field `sound` is set if the table has no errors, so that a rule about two
+/// a [`one_of!`]. `unknown_key` returns the help for other keys. The field `sound` is set if the table has no errors, so that a rule about two
 /// keys is not applied to a default that replaces an invalid value.
 macro_rules! table {
-    ($(
+    (unknown_key: $help:path; $(
         $(#[doc = $about:literal])* $Name:ident {
             $($(#[doc = $doc:literal])* $key:ident: $T:ty $([$required:ident])? $(= $default:expr)?,)*
             $(..$one:ident: $One:ty [$mode:ident],)?
@@ -430,7 +431,7 @@ macro_rules! table {
                     $($one: decode::read_one_of(&mut keys, table!(@is_required $mode)),)?
                     sound: true,
                 };
-                keys.close();
+                keys.close($help);
                 table.sound = findings.count() == before;
                 Some(table)
             }

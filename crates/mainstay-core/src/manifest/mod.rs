@@ -5,22 +5,23 @@
 //! (`resolve`: constraints and rules across several keys). Each stage collects its errors and
 //! continues, so that all are reported at once. Only a syntax error stops parsing.
 
+mod addresses;
 mod decode;
 mod diagnostic;
 mod foreign;
 mod json;
 mod needs;
-mod place;
-mod redact;
 mod resolve;
 mod suggest;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod toml;
+mod tool;
 mod tree;
 mod units;
 mod values;
+mod words;
 mod yaml;
 
 use std::fmt;
@@ -28,10 +29,10 @@ use std::fmt;
 use self::decode::Decode;
 use self::diagnostic::Findings;
 pub use self::diagnostic::{Code, Diagnostic, Excerpt, Severity};
-pub use self::foreign::{Tool, tool_of};
 use self::tables::Manifest;
+pub use self::tool::{Tool, tool_of};
 use self::tree::{Node, Span, Value};
-pub use self::units::ShowSize;
+pub use self::units::{DurationError, ShowSize, duration};
 use crate::engine::Human;
 use crate::spec::Spec;
 
@@ -185,14 +186,6 @@ pub fn with_program(text: &str, format: Format, service: &str, program: &str) ->
     });
     let expected: Option<Vec<Spec>> = expected.collect();
     (expected? == new).then_some(changed)
-}
-
-/// Parses a duration as written in manifests: `"1m30s"`.
-///
-/// # Errors
-/// If `text` is not a duration. The error is a message for people.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    units::duration(text)
 }
 
 /// Returns the JSON Schema (draft 2020-12) of a manifest. The schema describes the syntax;

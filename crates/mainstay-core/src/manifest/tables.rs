@@ -1,19 +1,25 @@
 //! The syntax of a manifest: each table with its keys and defaults, declared once.
 
+mod place;
+mod redact;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use self::redact::RedactEntry;
+use self::redact::{Expression, LabelName};
+use super::addresses::Target;
 use super::decode::{
     self, Decode, Keys, Named, OneOf, OrNone, OrTable, OrUnlimited, Table, one_of, table,
 };
 use super::diagnostic::Findings;
-use super::redact::{Expression, LabelName, RedactEntry};
 use super::tree::{Node, Spanned};
 use super::values::{
     Amount, Capability, Codes, Count, Cpu, Factor, Line, ManagerName, NeedName, NotifySenders,
-    Pattern, Pause, Port, Size, StrategyName, Target, Time, VariableName, Yes,
+    Pattern, Pause, Port, Size, Time, VariableName, Yes,
 };
-use crate::log::redact::RedactWith;
+use super::words::StrategyName;
+use crate::spec::redact::RedactWith;
 use crate::spec::{
     Account, Argv, BeyondLimit, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
     Level, Listen, LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget,
@@ -35,6 +41,8 @@ const fn millis(millis: u64) -> Pause {
 }
 
 table! {
+    unknown_key: place::help;
+
     Manifest {
         /// Set of constraints that applies.
         environment: Environment = Environment::Production,

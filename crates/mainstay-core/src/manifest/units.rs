@@ -16,10 +16,48 @@ const UNITS: [(&str, Duration); 6] = [
     ("us", Duration::from_micros(1)),
 ];
 
-/// Parses `"100ms"`, `"30s"`, `"1m30s"`, `"7d"`. The error is a help that states the correct form.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// The reason why a text is not a duration. `Display` states the correct form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DurationError {
+    /// The number, or the whole text, is missing.
+    NoNumber,
+    /// The unit after these digits is missing.
+    NoUnit(String),
+    /// The number has a fraction.
+    Fraction,
+    /// A unit is repeated, or follows a smaller one.
+    Order,
+    /// The unit is unknown.
+    UnknownUnit,
+    /// The duration is too long.
+    TooLong,
+}
+
+impl fmt::Display for DurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoNumber => "write a number and a unit: \"30s\"",
+            Self::NoUnit(digits) => {
+                return write!(f, "the unit is missing: write \"{digits}s\" for seconds");
+            }
+            Self::Fraction => "write whole numbers: \"1500ms\", \"1m30s\"",
+            Self::Order => "write each unit once, the largest first: \"1m30s\"",
+            Self::UnknownUnit => "the units are d, h, m, s, ms and us",
+            Self::TooLong => "the longest duration is 3650d",
+        })
+    }
+}
+
+impl std::error::Error for DurationError {}
+
+/// Parses a duration as written in manifests: `"100ms"`, `"30s"`, `"1m30s"`, `"7d"`.
+///
+/// # Errors
+/// If `text` is not a duration.
+pub fn duration(text: &str) -> Result<Duration, DurationError> {
     if text.is_empty() {
-        return Err("write a number and a unit: \"30s\"".to_owned());
+        return Err(DurationError::NoNumber);
     }
     let mut rest = text;
     let mut units = UNITS.iter();
@@ -29,21 +67,19 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         let (unit, after) = split(after, |c| !c.is_ascii_digit());
         rest = after;
         if digits.is_empty() {
-            return Err("write a number and a unit: \"30s\"".to_owned());
+            return Err(DurationError::NoNumber);
         }
         if unit.is_empty() {
-            return Err(format!(
-                "the unit is missing: write \"{digits}s\" for seconds"
-            ));
+            return Err(DurationError::NoUnit(digits.to_owned()));
         }
         if unit.starts_with('.') {
-            return Err("write whole numbers: \"1500ms\", \"1m30s\"".to_owned());
+            return Err(DurationError::Fraction);
         }
         let Some((_, one)) = units.find(|(name, _)| *name == unit) else {
             return Err(if UNITS.iter().any(|(name, _)| *name == unit) {
-                "write each unit once, the largest first: \"1m30s\"".to_owned()
+                DurationError::Order
             } else {
-                "the units are d, h, m, s, ms and us".to_owned()
+                DurationError::UnknownUnit
             });
         };
         let part = digits.parse::<u128>().ok();
@@ -53,7 +89,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
             .filter(|nanos| *nanos <= LONGEST.as_nanos())
             .and_then(|nanos| u64::try_from(nanos).ok())
             .map(Duration::from_nanos)
-            .ok_or("the longest duration is 3650d")?;
+            .ok_or(DurationError::TooLong)?;
     }
     Ok(total)
 }
@@ -79,18 +115,39 @@ impl fmt::Display for ShowDuration {
     }
 }
 
+/// The reason why a text is not a size. `Display` states the correct form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SizeError {
+    NoNumber,
+    /// The unit after these digits is missing.
+    NoUnit(String),
+    UnknownUnit,
+    TooLarge,
+}
+
+impl fmt::Display for SizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoNumber => "write a number and a unit: \"10MB\"",
+            Self::NoUnit(digits) => {
+                return write!(f, "the unit is missing: write \"{digits}B\" for bytes");
+            }
+            Self::UnknownUnit => "the units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB",
+            Self::TooLarge => "the size does not fit in 64 bits",
+        })
+    }
+}
+
 /// Parses `"10MB"` (× 1000), `"10MiB"` (× 1024), `"512B"`. Case does not matter, and `k` means
 /// `kB`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, SizeError> {
     let (digits, unit) = split(text, |c| c.is_ascii_digit());
     if digits.is_empty() {
-        return Err("write a number and a unit: \"10MB\"".to_owned());
+        return Err(SizeError::NoNumber);
     }
     let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
     if unit.is_empty() {
-        return Err(format!(
-            "the unit is missing: write \"{digits}B\" for bytes"
-        ));
+        return Err(SizeError::NoUnit(digits.to_owned()));
     }
     let (letter, base) = match unit.strip_suffix('b').unwrap_or(&unit) {
         binary if binary.ends_with('i') && binary.len() == 2 => (&binary[..1], 1024_u64),
@@ -102,14 +159,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "m" => 2,
         "g" => 3,
         "t" => 4,
-        _ => {
-            return Err("the units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB".to_owned());
-        }
+        _ => return Err(SizeError::UnknownUnit),
     };
     let bytes = digits.parse::<u64>().ok();
     bytes
         .and_then(|bytes| bytes.checked_mul(base.pow(power)))
-        .ok_or_else(|| "the size does not fit in 64 bits".to_owned())
+        .ok_or(SizeError::TooLarge)
 }
 
 /// A formatter for sizes as written in manifests, in the largest unit that divides the size.

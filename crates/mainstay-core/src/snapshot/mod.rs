@@ -22,7 +22,7 @@ pub use self::digest::{Digest, Hasher};
 pub use self::index::{Bad, Entry, Index, Kind, Metadata, Reason, Root};
 pub use self::journal::{Journal, Move};
 pub use self::raw::Raw;
-pub use self::retention::{BEFORE_RESTORE, Known, older_stable, surplus};
+pub use self::retention::{Known, older_stable, surplus};
 use crate::log::Stamp;
 use crate::time::rfc3339;
 

@@ -7,7 +7,7 @@ use super::{Reason, SnapshotId};
 use crate::spec::SnapshotKeep;
 
 /// The number of states replaced by restores that are kept, regardless of the manifest's count.
-pub const BEFORE_RESTORE: usize = 2;
+pub(super) const BEFORE_RESTORE: usize = 2;
 
 /// The properties of a snapshot that determine its retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::retention::BEFORE_RESTORE;
 use super::*;
 use crate::spec::{ServiceName, SnapshotKeep};
 

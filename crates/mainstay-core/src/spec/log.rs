@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::redact::{RedactWith, Redaction};
 use super::{HostPort, Tls};
-use crate::log::redact::{RedactWith, Redaction};
 
 /// The policy for a service's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,11 +172,11 @@ impl SinkSpec {
         self.spool
     }
     /// The minimum spool size. A smaller spool could not bridge a useful part of an outage.
-    pub const LEAST_SPOOL: u64 = 1_000_000;
+    pub(crate) const LEAST_SPOOL: u64 = 1_000_000;
 
     /// Returns whether both sinks can share one connection. They may differ in the contents of each
     /// line, such as the facility.
-    pub fn connects_like(&self, other: &Self) -> bool {
+    pub(crate) fn connects_like(&self, other: &Self) -> bool {
         let Self {
             target,
             facility: _,
@@ -205,9 +205,9 @@ pub enum SinkTarget {
 
 impl SinkTarget {
     /// The default socket of the systemd journal.
-    pub const JOURNALD_SOCKET: &'static str = "/run/systemd/journal/socket";
+    pub(crate) const JOURNALD_SOCKET: &'static str = "/run/systemd/journal/socket";
     /// The default socket of the local syslog daemon.
-    pub const SYSLOG_SOCKET: &'static str = "/dev/log";
+    pub(crate) const SYSLOG_SOCKET: &'static str = "/dev/log";
 
     /// Returns whether the target is reached over the network, so that lines are spooled to disk
     /// while it is unavailable.

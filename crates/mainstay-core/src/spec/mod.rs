@@ -7,6 +7,7 @@
 mod http;
 mod log;
 mod recovery;
+pub mod redact;
 mod resources;
 mod snapshot;
 mod start;
@@ -43,7 +44,7 @@ pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
     /// The maximum length of a name in bytes (a DNS label, RFC 1035 §2.3.4).
-    pub const MAX_LEN: usize = 63;
+    const MAX_LEN: usize = 63;
 
     /// Creates a name, or returns `None` if `name` does not match the pattern.
     pub fn new(name: &str) -> Option<Self> {

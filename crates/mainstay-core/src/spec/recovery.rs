@@ -38,7 +38,7 @@ impl Recovery {
     }
     /// Returns the number of restarts that the backoff permits within the limit's window, if that
     /// is too few for even a program that always fails at once to reach the limit.
-    pub fn most_restarts(&self) -> Option<u32> {
+    pub(crate) fn most_restarts(&self) -> Option<u32> {
         let limit = self.limit?;
         let restarts = |action: &CodeAction| *action == CodeAction::Restart;
         if self.policy != Policy::Restart && !self.codes.values().any(restarts) {

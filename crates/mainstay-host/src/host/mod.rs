@@ -45,8 +45,9 @@ use mainstay_core::engine::{
     Token,
 };
 use mainstay_core::failure::{Code, Failure, chain};
-use mainstay_core::log::redact::{RedactWith, RedactionKey};
+use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::registry::TextDigest;
+use mainstay_core::spec::redact::RedactWith;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
 use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};

@@ -1,6 +1,7 @@
 //! Random specifications.
 
 use super::*;
+use crate::spec::redact::{RedactWith, Redaction};
 
 /// Returns whether the needs contain a cycle.
 pub(super) fn has_circle(needs: &[Vec<usize>]) -> bool {
@@ -178,7 +179,7 @@ pub(crate) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             format: LogFormat::Raw,
             streams: crate::spec::Streams::Merged,
             filter: false,
-            redact: crate::log::redact::Redaction::new(crate::log::redact::RedactWith::Label),
+            redact: Redaction::new(RedactWith::Label),
             sinks: Vec::new(),
         },
         http: None,

@@ -4,8 +4,8 @@
 //! no path leads to are skipped by counting brackets. A walk may stop anywhere and continue with
 //! the next piece of an overlong line.
 
-use super::scan::{Find, What};
-use super::{FieldPath, Step};
+use super::find::{Find, What};
+use crate::spec::redact::{FieldPath, Step};
 
 /// The position in an object.
 #[derive(Clone, Debug, Default)]

@@ -7,44 +7,9 @@ use regex::bytes::Regex;
 
 use super::credentials as mark;
 use super::fields::Walker;
+use super::find::{Find, What};
 use super::numbers::{self, at, before};
-use super::{Class, FieldPath, Redaction};
-
-/// The replacement for a find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::log) enum What {
-    /// Nothing: the label is written before it.
-    Nothing,
-    Class(Class),
-    Field(usize),
-    Pattern(usize),
-}
-
-/// A range to hide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log) struct Find {
-    /// The start of the text that determines the kind, such as a key or a prefix.
-    pub(in crate::log) anchor: usize,
-    pub(in crate::log) start: usize,
-    pub(in crate::log) end: usize,
-    pub(in crate::log) what: What,
-    /// Set for an unquoted value in a JSON object, where the label needs quotes.
-    pub(in crate::log) quoted: bool,
-}
-
-impl Find {
-    pub(super) fn new(range: Range<usize>, what: What) -> Self {
-        /// The number of bytes before a value that a validator may inspect.
-        const BEFORE: usize = 32;
-        Self {
-            anchor: range.start.saturating_sub(BEFORE),
-            start: range.start,
-            end: range.end,
-            what,
-            quoted: false,
-        }
-    }
-}
+use crate::spec::redact::{Class, FieldPath, Redaction};
 
 /// The state that carries over from one line, or piece of a line, to the next.
 #[derive(Clone, Debug, Default)]

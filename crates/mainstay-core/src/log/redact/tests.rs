@@ -1,6 +1,9 @@
 //! Tests of each class: values that it finds, and similar text that it leaves alone.
 
+use regex::bytes::Regex;
+
 use super::*;
+use crate::spec::redact::{FieldPath, OwnPattern};
 
 fn redacted(redaction: &Redaction, text: &str) -> String {
     let scanner = Scanner::new(redaction);

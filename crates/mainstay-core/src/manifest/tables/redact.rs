@@ -3,15 +3,16 @@
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value as Json, json};
 
-use super::decode::{Decode, FromText, Mistake, spanned, wrong_type};
-use super::diagnostic::{Code, Findings, Shown};
-use super::tables::RedactTable;
-use super::tree::{Node, Value};
-use super::values::{Pattern, unknown_word};
-use crate::log::redact::{Class, FieldPath, OwnPattern};
+use super::RedactTable;
+use crate::manifest::decode::{Decode, FromText, Mistake, spanned, wrong_type};
+use crate::manifest::diagnostic::{Code, Findings, Shown};
+use crate::manifest::tree::{Node, Value};
+use crate::manifest::values::Pattern;
+use crate::manifest::words::unknown_word;
+use crate::spec::redact::{Class, FieldPath, OwnPattern};
 
 /// One entry of `log.redact`.
-pub(super) enum RedactEntry {
+pub(in crate::manifest) enum RedactEntry {
     Class(Class),
     Field(FieldPath),
     Pattern(OwnPattern),
@@ -76,7 +77,7 @@ impl FromText for FieldName {
 }
 
 /// A compiled regular expression.
-pub(super) struct Expression(Regex);
+pub(in crate::manifest) struct Expression(Regex);
 
 impl FromText for Expression {
     const WHAT: &'static str = Pattern::WHAT;
@@ -100,7 +101,7 @@ impl FromText for Expression {
 }
 
 /// The label that replaces a match.
-pub(super) struct LabelName(String);
+pub(in crate::manifest) struct LabelName(String);
 
 impl FromText for LabelName {
     const WHAT: &'static str = "a name";

@@ -1,15 +1,24 @@
-//! Suggestions for known keys in the wrong table, based on the schema.
+//! Suggestions for keys in the wrong table, based on the schema.
 
 use serde_json::{Map, Value as Json};
 
-use super::decode::Decode as _;
-use super::suggest::listed;
-use super::tables::{Manifest, ServiceTable};
-use super::tree::Value;
+use super::{Manifest, ServiceTable};
+use crate::manifest::decode::Decode as _;
+use crate::manifest::foreign;
+use crate::manifest::suggest::listed;
+use crate::manifest::tree::Value;
+
+/// Returns the help for an unknown key of a table with the keys `known`, if the key belongs
+/// elsewhere or to another tool.
+pub(super) fn help(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
+    of_whole(key, value, known)
+        .or_else(|| foreign::help(key, value, known))
+        .or_else(|| of_key(key, known))
+}
 
 /// Returns the help for a top-level key inside a table. A line appended to a TOML file belongs to
 /// its last table.
-pub(super) fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
+fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
     let keys = properties(&Manifest::schema());
     let is_in_file = known.iter().any(|known| keys.contains_key(*known));
     // Docker Compose's `environment` is a list or a table.
@@ -24,7 +33,7 @@ pub(super) fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<S
 }
 
 /// Returns the help for a service key inside one of the service's tables, or the reverse.
-pub(super) fn of_key(key: &str, known: &[&str]) -> Option<String> {
+fn of_key(key: &str, known: &[&str]) -> Option<String> {
     let service = properties(&ServiceTable::schema());
     let is_service = known.contains(&"command") && known.contains(&"account");
     let is_file = known.contains(&"service");
