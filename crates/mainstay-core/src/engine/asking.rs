@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Action, RunId, ServiceId, Shared, Token};
+use super::id::{RunId, ServiceId, Token};
+use super::protocol::Action;
+use super::shared::Shared;
 use crate::spec::Probe;
 use crate::time::Instant;
 

@@ -114,11 +114,7 @@ pub enum Ended {
     /// The service did not become ready in time.
     NotReady {
         /// The time since the start: `start.timeout`, including extensions.
-        #[serde(
-            rename = "after_ms",
-            serialize_with = "super::fact::millis",
-            deserialize_with = "super::fact::from_millis"
-        )]
+        #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
         /// The result of the last probe.
         last: Option<String>,
@@ -183,7 +179,7 @@ impl fmt::Display for Ended {
 
 /// Returns the action that follows an end: the table of the design, with the overrides of the
 /// manifest. A pure and total function.
-pub fn classify(recovery: &Recovery, ended: &Ended) -> CodeAction {
+pub(super) fn classify(recovery: &Recovery, ended: &Ended) -> CodeAction {
     let exit = match ended {
         Ended::Exit(exit) => *exit,
         // Another attempt would fail in the same way.
@@ -207,9 +203,9 @@ pub fn classify(recovery: &Recovery, ended: &Ended) -> CodeAction {
 }
 
 /// The base of the pauses before retries after exit code 202: `100 ms × 2ⁿ`.
-pub const RETRY_BASE: Duration = Duration::from_millis(100);
+pub(super) const RETRY_BASE: Duration = Duration::from_millis(100);
 /// The maximum number of retries after exit code 202.
-pub const RETRY_LIMIT: u32 = 5;
+pub(super) const RETRY_LIMIT: u32 = 5;
 
 /// A duration formatted for humans: `250ms`, `1.5s`, `2m05s`, `3h12m`, `4d07h`.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 
 use super::contract::{Ended, Exit, Human};
-use super::trial::{Style, TrialFailure, TrialPhase};
+use super::rollout::{Style, TrialFailure, TrialPhase};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
 
@@ -42,7 +42,7 @@ pub enum Fact {
     /// The evidence of readiness was seen.
     Ready {
         /// The time since the start.
-        #[serde(rename = "after_ms", serialize_with = "millis")]
+        #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
     },
     /// The service sent a `STATUS=` message (sd_notify(3)).
@@ -64,7 +64,7 @@ pub enum Fact {
         /// The exit status.
         exit: Exit,
         /// The time since the start.
-        #[serde(rename = "after_ms", serialize_with = "millis")]
+        #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
     },
     /// A run, or an attempt at one, failed. Later facts report what follows.
@@ -81,10 +81,10 @@ pub enum Fact {
         /// The number of restarts that the limit allows.
         limit: u32,
         /// The window of the limit.
-        #[serde(rename = "window_ms", serialize_with = "millis")]
+        #[serde(rename = "window_ms", with = "super::millis")]
         window: Duration,
         /// The duration of the crash loop so far.
-        #[serde(rename = "for_ms", serialize_with = "millis")]
+        #[serde(rename = "for_ms", with = "super::millis")]
         lasts: Duration,
         /// The cause of the last failure.
         last: Ended,
@@ -92,13 +92,13 @@ pub enum Fact {
     /// The crash loop is over: the service has been ready for `reset_after`.
     Recovered {
         /// The duration of the crash loop.
-        #[serde(rename = "after_ms", serialize_with = "millis")]
+        #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
     },
     /// The service was asked to stop.
     Stopping {
         /// The grace period.
-        #[serde(rename = "graceful_ms", serialize_with = "millis")]
+        #[serde(rename = "graceful_ms", with = "super::millis")]
         graceful: Duration,
     },
     /// An operator stops the service while others that need it keep running.
@@ -119,7 +119,7 @@ pub enum Fact {
     /// The service will be started again after a pause.
     BackingOff {
         /// The length of the pause.
-        #[serde(rename = "pause_ms", serialize_with = "millis")]
+        #[serde(rename = "pause_ms", with = "super::millis")]
         pause: Duration,
         /// The number of the attempt in a row, counted from 1.
         attempt: u32,
@@ -230,7 +230,7 @@ pub enum Halt {
         /// The number of restarts that the limit allows.
         limit: u32,
         /// The window of the limit.
-        #[serde(rename = "window_ms", serialize_with = "millis")]
+        #[serde(rename = "window_ms", with = "super::millis")]
         window: Duration,
         /// The cause of the last failure.
         last: Ended,
@@ -268,7 +268,7 @@ pub enum Halt {
     /// them).
     Unkillable {
         /// The time that was waited.
-        #[serde(rename = "after_ms", serialize_with = "millis")]
+        #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
     },
 }
@@ -288,12 +288,10 @@ impl Fact {
             _ => false,
         }
     }
-}
 
-impl Fact {
     /// Returns whether this alert is exempt from rate limiting: it begins or ends a condition that
     /// no other alert reports.
-    pub fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         matches!(
             self,
             Self::Halted { .. } | Self::CrashLooping { .. } | Self::Recovered { .. }
@@ -462,13 +460,4 @@ impl fmt::Display for Names<'_> {
         }
         Ok(())
     }
-}
-
-/// Serialises a duration as whole milliseconds, for the JSON fields named `…_ms`.
-pub(super) fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-pub(super) fn from_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    u64::deserialize(from).map(Duration::from_millis)
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::backoff::{Random, pause};
+use super::checkpoint::Failures;
 use super::contract::{Ended, Exit, RETRY_BASE, RETRY_LIMIT};
 use super::fact::{Fact, Halt};
-use super::service::Failures;
 use crate::snapshot::SnapshotId;
 use crate::spec::{Backoff, BeyondLimit, CodeAction, Recovery, RestartLimit};
 use crate::time::Instant;

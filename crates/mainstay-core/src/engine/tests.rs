@@ -1,9 +1,12 @@
 //! Tests of the engine's pure parts, for every input. `simulation/` and `tests/scenarios` cover
 //! its behaviour over time.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::backoff::{Random, pause};
+use super::contract::classify;
 use super::simulation::spec;
 use super::*;
 use crate::spec::{Backoff, CodeAction, Policy, Recovery};

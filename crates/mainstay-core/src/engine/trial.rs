@@ -13,145 +13,29 @@
 //! and the old definition remains in effect. Every step has a time limit. An engine that resumes
 //! after a killed host has no trials: the old definition is active.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
+use super::Engine;
 use super::asking::ANSWER_GRACE;
-use super::contract::{Ended, Human};
+use super::contract::Ended;
 use super::fact::Fact;
+use super::graph::Graph;
+use super::id::{ServiceId, Token};
+use super::protocol::Action;
+use super::protocol::Snapshotted;
+use super::request::Refusal;
+use super::rollout::{
+    COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,
+};
 use super::service::{Role, Service};
-use super::{Action, Engine, Graph, Refusal, ServiceId, Snapshotted, StateName, Token};
+use super::view::StateName;
 use crate::snapshot::SnapshotId;
-use crate::spec::{ServiceName, Spec};
+use crate::spec::Spec;
 use crate::time::Instant;
 
-/// The time limit for the commit of a healthy candidate.
-pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for a snapshot or a restore.
 const STATE_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// The order of the old run and the candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Style {
-    /// The old run is stopped first.
-    Restart,
-    /// Both run, on the same sockets, until the trial is decided.
-    Overlap,
-}
-
-/// The parameters of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tryout {
-    /// The requested style. An overlap becomes a restart if the service is not ready.
-    pub style: Style,
-    /// The time for which the candidate must stay ready without a failure.
-    pub canary: Duration,
-}
-
-/// The progress of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrialPhase {
-    /// The old run is being stopped.
-    Stop,
-    /// A snapshot of the state is being taken.
-    Snapshot,
-    /// The candidate is being started.
-    Start,
-    /// The candidate runs, but was not ready in time.
-    Ready,
-    /// The candidate is ready and must stay healthy.
-    Canary,
-    /// The candidate is healthy and waits for the commit.
-    Trial,
-    /// The candidate is being stopped, or the old definition is being started again.
-    RollBack,
-}
-
-impl TrialPhase {
-    /// Returns the name as it is serialised.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Snapshot => "snapshot",
-            Self::Start => "start",
-            Self::Ready => "ready",
-            Self::Canary => "canary",
-            Self::Trial => "trial",
-            Self::RollBack => "roll-back",
-        }
-    }
-}
-
-/// The reason for a rollback.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum TrialFailure {
-    /// The candidate failed.
-    Failed(Ended),
-    /// The candidate needs a service that is halted.
-    Need(ServiceName),
-    /// The needs of the candidate did not become ready in time.
-    NeedsLate {
-        /// `start.timeout`
-        #[serde(rename = "after_ms", serialize_with = "super::fact::millis")]
-        after: Duration,
-    },
-    /// Processes of the old run survived their kill.
-    Remains,
-    /// The snapshot to roll back to could not be taken.
-    NotKept(String),
-    /// The new definition no longer forms a valid graph with services defined meanwhile.
-    Misfit(String),
-    /// A stop of the service, or of all services, was requested.
-    Stopped,
-    /// The initiator cancelled the update or is gone.
-    Aborted,
-    /// The update was not committed in time.
-    NotCommitted,
-}
-
-impl fmt::Display for TrialFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(ended) => ended.fmt(f),
-            Self::Need(name) => write!(f, "it needs {name}, which is halted"),
-            Self::NeedsLate { after } => {
-                write!(
-                    f,
-                    "the services that it needs were not ready after {}",
-                    Human(*after)
-                )
-            }
-            Self::Remains => {
-                f.write_str("processes of the old run are still running after they were killed")
-            }
-            Self::NotKept(why) => write!(f, "no snapshot of its state could be taken: {why}"),
-            Self::Misfit(why) => f.write_str(why),
-            Self::Stopped => f.write_str("a stop was requested"),
-            Self::Aborted => f.write_str("it was cancelled"),
-            Self::NotCommitted => {
-                write!(f, "it was not committed within {}", Human(COMMIT_TIMEOUT))
-            }
-        }
-    }
-}
-
-/// The current status of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrialView {
-    /// The engine's ID of the candidate, until it is forgotten.
-    pub candidate: Option<ServiceId>,
-    /// The style of the trial.
-    pub style: Style,
-    /// The progress of the trial.
-    pub phase: TrialPhase,
-}
 
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -670,14 +554,4 @@ impl Engine {
         self.trials[at].is_due = false;
         Some(changed)
     }
-}
-
-/// The role of a service that is not the active one of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RolloutRole {
-    /// A new definition on trial.
-    Candidate,
-    /// A superseded service.
-    Predecessor,
 }

@@ -5,8 +5,14 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Fact, Goal, Halt, Human, Main, Outcome, Phase, Service, SnapshotSchedule, State};
-use crate::engine::{Action, Refusal, Shared, Snapshotted, Token};
+use super::{Goal, Service};
+use crate::engine::contract::Human;
+use crate::engine::fact::{Fact, Halt, Outcome};
+use crate::engine::id::Token;
+use crate::engine::protocol::{Action, Snapshotted};
+use crate::engine::request::Refusal;
+use crate::engine::shared::Shared;
+use crate::engine::state::{Main, Phase, SnapshotSchedule, State};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{SnapshotWhen, Still};
 use crate::time::Instant;

@@ -30,10 +30,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Random;
+use super::contract::RETRY_LIMIT;
 use super::*;
+use crate::snapshot::SnapshotId;
 use crate::spec::{
     Argv, Backoff, BeyondLimit, CodeAction, Compress, Env, Environment, Level, Limits, Liveness,
-    LogFormat, LogPolicy, Need, Policy, Ready, Recovery, RestartLimit, Retention, Rotation,
+    LogFormat, LogPolicy, Need, Policy, Probe, Ready, Recovery, RestartLimit, Retention, Rotation,
     Senders, Signal, SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk,
     StopScope, StopStep, Strategy, WaitFor,
 };

@@ -1,0 +1,94 @@
+//! The status of a service, as operators see it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::contract::Exit;
+use super::id::RunId;
+use crate::time::Instant;
+
+/// The state of a service as `status` names it: the seven states of the Service Control Manager,
+/// and Mainstay's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(
+    missing_docs,
+    reason = "SERVICE_STATUS, and the states of the engine by the same names"
+)]
+pub enum StateName {
+    Stopped,
+    StartPending,
+    StopPending,
+    Running,
+    ContinuePending,
+    PausePending,
+    Paused,
+    Waiting,
+    BackingOff,
+    Halted,
+    /// Processes of the service are alive, and nothing more can be determined. A supervisor never
+    /// reports this state for its own services.
+    Unknown,
+}
+
+impl StateName {
+    /// Returns the name as it appears in `status --json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::StartPending => "start-pending",
+            Self::StopPending => "stop-pending",
+            Self::Running => "running",
+            Self::ContinuePending => "continue-pending",
+            Self::PausePending => "pause-pending",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::BackingOff => "backing-off",
+            Self::Halted => "halted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Returns whether the state lasts until an event or an operator changes it.
+    pub fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::Stopped | Self::Running | Self::Paused | Self::Halted
+        )
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The status of a service at one point in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The state.
+    pub state: StateName,
+    /// The process ID of the main process, while there is one.
+    pub pid: Option<u32>,
+    /// The current run, while there is one.
+    pub run: Option<RunId>,
+    /// Set while the service is running or paused, that is, once it has become ready in this run.
+    pub ready: bool,
+    /// The time at which the service entered this state.
+    pub since: Instant,
+    /// The start of the current run.
+    pub started: Option<Instant>,
+    /// The number of automatic restarts.
+    pub restarts: u64,
+    /// The exit status of the last run.
+    pub last_exit: Option<Exit>,
+    /// Set if the service exceeded its restart limit and has not been ready for `reset_after`
+    /// since.
+    pub crash_looping: bool,
+    /// The time of the next start, while the service is backing off.
+    pub next_try: Option<Instant>,
+    /// The reason for a halt, a wait or a backoff, or the status text that the service reported.
+    pub detail: Option<String>,
+}
