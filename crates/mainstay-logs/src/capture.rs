@@ -15,8 +15,9 @@ use regex::bytes::Regex;
 
 use super::compress::Compressor;
 use super::disk::RealDisk;
-use super::file::{FileError, LogFile, Lost, Report, Task};
+use super::file::LogFile;
 use super::lines::{Lines, Show, Terminal};
+use super::report::{FileError, Lost, Report, Task};
 use super::sink::{SinkHub, Sinks};
 use super::tally::Tally;
 use super::{LogEvent, Places, Summary, Wanted};

@@ -21,7 +21,7 @@ use mainstay_sys as sys;
 use mainstay_sys::threads::{self, Stack};
 
 use super::disk::{Disk, RealDisk, is_held};
-use super::file::{FileError, Lost, Report, Task, file_error};
+use super::report::{FileError, Lost, Report, Task, file_error};
 
 /// The distance in which zstd searches for repetitions, as a power of two. With its tables it uses
 /// 2.3 MiB of memory.

@@ -33,6 +33,7 @@ mod lines;
 mod orders;
 mod pipes;
 pub mod read;
+mod report;
 mod sink;
 mod tally;
 #[cfg(unix)]
@@ -43,11 +44,11 @@ pub mod tls;
 use capture::Capture;
 use collector::Collector;
 use file::Limits;
-pub use file::{FileError, Lost, Task};
 use lines::Show;
 pub use orders::HANGS;
 use pipes::{OurEnd, Pipe, STDERR};
 pub use pipes::{Pipes, ServicePipes, end_keeper};
+pub use report::{FileError, Lost, Task};
 pub use sink::{SinkEvent, this_host};
 
 /// The logs of all services, and the thread that writes them. Drop ends the thread as

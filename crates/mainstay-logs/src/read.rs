@@ -10,6 +10,7 @@ mod files;
 mod follow;
 mod index;
 mod lines;
+mod part;
 mod search;
 #[cfg_attr(
     any(target_os = "linux", target_os = "android"),
@@ -20,7 +21,8 @@ mod watch;
 pub use files::{Damage, Log};
 pub use follow::{Followed, Position, Sink, follow};
 pub use lines::{Lines, Time};
-pub use search::{Keep, Query, Range, without_end};
+pub use part::without_end;
+pub use search::{Keep, Query, Range};
 
 /// The number of bytes processed in one step.
 const BLOCK: usize = 64 << 10;

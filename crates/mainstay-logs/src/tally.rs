@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-use super::file::{Lost, Unreported};
+use super::file::Unreported;
+use super::report::Lost;
 
 /// The record, and the losses of earlier supervisors in it that no log has taken over.
 pub(super) struct Tally {

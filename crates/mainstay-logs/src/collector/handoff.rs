@@ -23,8 +23,8 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice, tee};
 
 use super::super::capture::{Capture, SourceId, Way};
-use super::super::file::FileError;
 use super::super::pipes::{OurEnd, Pipes};
+use super::super::report::FileError;
 use super::{LARGE_BUFFER, LARGE_PIPE, PIPE, SMALL_BUFFER};
 
 const NOW: SpliceFlags = SpliceFlags::NONBLOCK;

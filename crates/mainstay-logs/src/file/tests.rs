@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use mainstay_core::log::{Head, LogName};
+use mainstay_core::log::{CURRENT_INDEX, Head, LogName, Mark};
 use proptest::prelude::*;
 
 use super::super::compress::tidy;
 use super::super::disk::Status;
+use super::super::report::Task;
 use super::*;
 
 const FULL: i32 = 28; // ENOSPC on Linux; here only a number

@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
-use mainstay_core::log::{CURRENT, CURRENT_INDEX, Stamp};
+use mainstay_core::log::{CURRENT, CURRENT_INDEX, Mark, Stamp};
 use mainstay_sys::guarded;
 
-use super::index::{Index, Mark};
+use super::index::Index;
+use super::part::{copy, first, read_exact_at, read_some, to_usize};
 use super::{BLOCK, SLACK};
 
 /// The maximum number of attempts to list a log that is rotated at the same time.
@@ -142,7 +143,7 @@ impl Log {
             // moved file is only its last change, by the coarse clock of the file system.
             let is_moved = listed.last().is_some_and(|last| last.moved.is_some());
             let slack = if is_moved { SLACK } else { 0 };
-            let is_later = |mark: Mark| mark.time.saturating_add(slack) > begun;
+            let is_later = |mark: Mark| mark.time.unix_micros().saturating_add(slack) > begun;
             let index = index.filter(|index| index.first().is_some_and(is_later));
             live = Some(Live {
                 len: metadata.len(),
@@ -246,8 +247,8 @@ impl Log {
         let path = self.dir.join(self.pieces[piece].index_name()?);
         let index = Index::open(&path, |most| self.first_bytes(piece, most))?;
         // Files of one service often begin alike.
-        let is_after = index.first()?.time.saturating_add(SLACK) >= begun;
-        let is_before = index.last()?.time <= ended.saturating_add(SLACK);
+        let is_after = index.first()?.time.unix_micros().saturating_add(SLACK) >= begun;
+        let is_before = index.last()?.time.unix_micros() <= ended.saturating_add(SLACK);
         (is_after && is_before).then_some(index)
     }
 
@@ -308,62 +309,6 @@ impl Packed<'_> {
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
         copy(&mut self.take(bytes), &mut |_| Ok(()))
     }
-}
-
-/// A part of a plain file. Reading moves the file's own position.
-pub(super) struct Part<'a> {
-    pub(super) file: &'a File,
-    pub(super) from: u64,
-    pub(super) to: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = to_usize(self.to.saturating_sub(self.from)).min(buffer.len());
-        let mut file = self.file;
-        file.seek(SeekFrom::Start(self.from))?;
-        let read = file.read(&mut buffer[..wanted])?;
-        self.from += read as u64;
-        Ok(read)
-    }
-}
-
-/// Passes on all content in large blocks.
-pub(super) fn copy(
-    from: &mut impl Read,
-    to: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut block = vec![0; 4 * BLOCK];
-    loop {
-        match from.read(&mut block) {
-            Ok(0) => return Ok(()),
-            Ok(length) => to(&block[..length])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Returns the first bytes of a file, at most this many.
-fn first(mut file: &File, most: usize) -> Option<Vec<u8>> {
-    file.rewind().ok()?;
-    read_some(file, most)
-}
-
-fn read_some(from: impl Read, most: usize) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(most as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-pub(super) fn read_exact_at(file: &File, block: &mut [u8], offset: u64) -> io::Result<()> {
-    let mut file = file;
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(block)
-}
-
-pub(super) fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 pub(super) fn micros(time: SystemTime) -> u64 {

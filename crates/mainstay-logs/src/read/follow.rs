@@ -9,7 +9,8 @@ use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_sys::guarded;
 
 use super::BLOCK;
-use super::files::{Content, Damage, Log, Packed, copy};
+use super::files::{Content, Damage, Log, Packed};
+use super::part::copy;
 use super::watch::Watch;
 
 /// The interval between checks for a missing file.

@@ -6,31 +6,9 @@ use std::path::Path;
 
 use mainstay_sys::guarded;
 
-use mainstay_core::log::Head;
+use mainstay_core::log::{Head, Mark, Stamp};
 
-use super::files::read_exact_at;
-
-/// The start of a line, and the time when it was read. Every line before it is older; every line
-/// from there on is as old or younger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) offset: u64,
-    pub(super) time: u64,
-}
-
-impl Mark {
-    /// The size of an entry: two little-endian numbers.
-    const SIZE: usize = 16;
-
-    fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let number = u128::from_le_bytes(bytes);
-        let low = u128::from(u64::MAX);
-        Self {
-            offset: u64::try_from(number & low).unwrap_or_default(),
-            time: u64::try_from(number >> 64).unwrap_or_default(),
-        }
-    }
-}
+use super::part::read_exact_at;
 
 /// A time index. It may be missing, short, or torn, and then narrows a search less. Entries that do
 /// not ascend narrow nothing. One that was written for another file is not opened.
@@ -101,6 +79,7 @@ impl Index {
     }
 
     pub(super) fn bracket(&self, time: u64) -> Bracket {
+        let time = Stamp::from_unix_micros(time);
         let number = self.count_before(|mark| mark.time < time);
         let after = self.mark(number);
         let before = match after {

@@ -1,13 +1,14 @@
 //! The lines of a range with their times, or its unmodified bytes.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
-use mainstay_core::log::LINE_MAX;
+use mainstay_core::log::Mark;
 use mainstay_core::log::stored::Stored;
 
-use super::files::{Content, Log, Part, copy, micros};
-use super::index::{Index, Mark};
-use super::search::{Keep, Range, without_end};
+use super::files::{Content, Log, micros};
+use super::index::Index;
+use super::part::{Part, copy, next_line, without_end};
+use super::search::{Keep, Range};
 use super::{BLOCK, SLACK};
 
 /// The time when a line was written, as far as it is known.
@@ -156,7 +157,7 @@ impl Clock {
             if let Some(number) = number.checked_sub(1)
                 && let Some(mark) = index.mark(number)
             {
-                approximate = mark.time;
+                approximate = mark.time.unix_micros();
             }
         }
         let piece = &log.pieces[piece];
@@ -175,7 +176,7 @@ impl Clock {
         while let (number, Some(mark)) = self.next
             && mark.offset <= self.offset
         {
-            self.approximate = self.approximate.max(mark.time);
+            self.approximate = self.approximate.max(mark.time.unix_micros());
             self.next = match &self.index {
                 Some(index) => (number + 1, index.mark(number + 1)),
                 None => (number, None),
@@ -212,12 +213,7 @@ fn begun(log: &Log, number: usize, index: Option<&Index>) -> io::Result<u64> {
         Content::Plain(file, _) => file.metadata()?.created().ok().map(micros),
         _ => None,
     };
-    let first = index.and_then(Index::first).map(|mark| mark.time);
+    let first = index.and_then(Index::first);
+    let first = first.map(|mark| mark.time.unix_micros());
     Ok(born.into_iter().chain(first).fold(piece.ended, u64::min))
-}
-
-/// Appends the next line with its terminator to `line`, or [`LINE_MAX`] bytes of a longer one.
-/// Returns the number of bytes appended; 0 if there is no line.
-pub(super) fn next_line(part: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
-    Ok(part.take(LINE_MAX).read_until(b'\n', line)? as u64)
 }

@@ -11,9 +11,9 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use mainstay_core::log::LINE_MAX;
 use mainstay_core::log::stored::{HEAD, Stored};
 
-use super::files::{Content, Log, Part, micros, read_exact_at, to_usize};
+use super::files::{Content, Log, micros};
 use super::index::Bracket;
-use super::lines::next_line;
+use super::part::{Part, next_line, read_exact_at, to_usize, without_end};
 use super::{BLOCK, SLACK};
 
 /// The lines to select from a log; all of them by default.
@@ -131,10 +131,10 @@ impl Log {
             lean,
             // Stamps that a service writes itself must not mislead the search.
             earliest: before
-                .map_or(piece.begun, |mark| mark.time)
+                .map_or(piece.begun, |mark| mark.time.unix_micros())
                 .saturating_sub(SLACK),
             latest: after
-                .map_or(piece.ended, |mark| mark.time)
+                .map_or(piece.ended, |mark| mark.time.unix_micros())
                 .saturating_add(SLACK),
         };
         let from = before.map_or(0, |mark| mark.offset);
@@ -410,10 +410,4 @@ fn last_of_stream(
         0 => starts.front().copied().unwrap_or(from),
         _ => from,
     })
-}
-
-/// Returns a line without its terminator.
-pub fn without_end(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
 }

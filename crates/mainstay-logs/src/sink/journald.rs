@@ -15,8 +15,8 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
+use super::delivery::{Refusal, STALL_TIMEOUT};
 use super::record::Block;
-use super::transport::{Refusal, STALL_TIMEOUT};
 
 pub(super) struct Journald {
     path: PathBuf,

@@ -19,8 +19,9 @@ use mainstay_core::spec::{ServiceName, SinkSpec, SinkTarget};
 use mainstay_sys::threads::{self, Stack};
 use tokio::sync::Notify;
 
-use super::file::Lost;
+use super::report::Lost;
 
+mod delivery;
 #[cfg(target_os = "linux")]
 mod journald;
 mod record;

@@ -23,8 +23,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::delivery::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use super::record::Block;
-use super::transport::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use crate::tls;
 use mainstay_sys::aside::resolve;
 

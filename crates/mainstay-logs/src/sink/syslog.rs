@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixDatagram, UnixStream};
 use tokio::time::timeout;
 
+use super::delivery::{Refusal, STALL_TIMEOUT};
 use super::record::Block;
-use super::transport::{Refusal, STALL_TIMEOUT};
 
 /// The maximum length of a message that was refused as too long for a datagram: the length that
 /// daemons accept by default.

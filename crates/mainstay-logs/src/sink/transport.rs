@@ -2,12 +2,11 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use mainstay_core::log::syslog::host_name;
-use mainstay_core::spec::{ServiceName, SinkSpec, SinkTarget};
+use mainstay_core::spec::{SinkSpec, SinkTarget};
 
-use super::Lost;
+use super::delivery::Refusal;
 #[cfg(target_os = "linux")]
 use super::journald::Journald;
 use super::record::Block;
@@ -16,11 +15,6 @@ use super::stream::Remote;
 use super::syslog::Local;
 use super::udp::Udp;
 
-/// The time limit for a connection attempt.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The time after which a target that accepts nothing counts as unreachable.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 pub(super) enum Transport {
     #[cfg(target_os = "linux")]
     Journald(Journald),
@@ -28,27 +22,6 @@ pub(super) enum Transport {
     Local(Local),
     Udp(Udp),
     Remote(Remote),
-}
-
-/// The reason why lines were not sent.
-pub(super) enum Refusal {
-    /// The connection failed. Lines not marked as sent were not sent, or not completely.
-    Connection { cause: String },
-    /// The target closed the connection in an orderly way, which is not a failure.
-    Closed,
-    /// The target reported that it did not accept earlier datagrams. Lines not marked as sent were
-    /// not sent.
-    Datagram {
-        lost: Vec<(ServiceName, Lost)>,
-        cause: String,
-    },
-}
-
-impl Refusal {
-    pub(super) fn connection(what: &str, error: &io::Error) -> Self {
-        let cause = format!("{what}: {error}");
-        Self::Connection { cause }
-    }
 }
 
 /// Calls the same method of each transport.
@@ -93,7 +66,7 @@ impl Transport {
         each!(self, transport => transport.is_connected())
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`] per address. The error is a chain.
+    /// Connects, within [`CONNECT_TIMEOUT`](super::delivery::CONNECT_TIMEOUT) per address. The error is a chain.
     pub(super) async fn connect(&mut self) -> Result<(), String> {
         each!(self, transport => transport.connect().await)
     }

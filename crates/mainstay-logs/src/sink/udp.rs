@@ -13,8 +13,8 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::Lost;
+use super::delivery::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use super::record::Block;
-use super::transport::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use mainstay_sys::aside::resolve;
 
 pub(super) struct Udp {

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use mainstay_core::log::Line;
 use mainstay_core::spec::{Facility, Level, ServiceName, SinkTarget};
 
+use super::delivery::Refusal;
 use super::record::{self, Block, Source};
 use super::spool::Spool;
-use super::transport::{Refusal, Transport};
+use super::transport::Transport;
 use super::{Events, Leftovers, Lost, Shared, SinkEvent};
 
 /// The number of bytes in memory from which the queue is moved to the spool.
