@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, epoll};
 
-use super::ancestry;
 use super::watches::Watches;
+use super::{proc, signal, system};
 use crate::process::{Birth, Found, Identity, Survivor};
 
 /// The supervisor's own cgroup directory, which contains no process itself.
@@ -213,15 +213,15 @@ pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
         let service = service_of(&dir)?;
         let mut pids = Vec::new();
         collect(&dir, &mut pids).ok()?;
-        let living = pids.iter().filter_map(|pid| ancestry::Stat::of(*pid));
-        let living = living.filter(ancestry::Stat::is_alive);
+        let living = pids.iter().filter_map(|pid| proc::Stat::of(*pid));
+        let living = living.filter(proc::Stat::is_alive);
         let oldest = living.min_by_key(|it| (it.start, pids.contains(&it.parent), it.pid));
         let main = oldest.filter(|it| it.session == it.pid && !pids.contains(&it.parent));
         let service = service.to_owned();
         (!pids.is_empty()).then(|| Survivor {
             service,
             main: main.map(|it| Found {
-                began: ancestry::since_boot(it.start).saturating_sub(super::suspended()),
+                began: proc::since_boot(it.start).saturating_sub(system::suspended()),
                 identity: Identity {
                     pid: it.pid,
                     birth: Birth::at(it.start),
@@ -401,8 +401,8 @@ impl Cgroup {
     /// Sends `signal` to each process that is verifiably in the cgroup at that moment.
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
         let path = self.path();
-        ancestry::each(self.processes()?, |pid| {
-            ancestry::signal_if(pid, signal, || is_member(pid, &path))
+        signal::each(self.processes()?, |pid| {
+            signal::send_if(pid, signal, || is_member(pid, &path))
         })
     }
 

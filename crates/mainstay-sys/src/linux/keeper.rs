@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use super::{ancestry, memory};
+use super::{memory, proc, signal};
 use crate::posix::{cvt, wait_for};
 
 /// The keeper of this supervisor. Drop leaves it running; see [`Keeper::end`].
@@ -59,7 +59,7 @@ impl Keeper {
 
     /// Records the keeper, then starts it, then ends its predecessors.
     fn take_over(&self, mut gate: PipeWriter) -> io::Result<()> {
-        let stat = ancestry::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
+        let stat = proc::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
         let (pid, start) = stat.identity();
         let line = format!("{pid} {start}\n");
         let predecessors = fs::read_to_string(&self.record_path).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Keeper {
 
     /// Writes the record again after it was lost.
     pub fn record_again(&self) -> io::Result<()> {
-        let stat = ancestry::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
+        let stat = proc::Stat::of(self.pid).ok_or(io::ErrorKind::NotFound)?;
         let (pid, start) = stat.identity();
         fs::write(&self.record_path, format!("{pid} {start}\n"))
     }
@@ -121,9 +121,9 @@ fn end(line: &str) {
         return;
     };
     let Ok(pid) = u32::try_from(pid) else { return };
-    let is_keeper = || ancestry::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
+    let is_keeper = || proc::Stat::of(pid).is_some_and(|stat| stat.identity() == (pid, start));
     // A keeper that cannot be killed holds pipes that other processes also hold, which is harmless.
-    let _ = ancestry::signal_if(pid, libc::SIGKILL, is_keeper);
+    let _ = signal::send_if(pid, libc::SIGKILL, is_keeper);
 }
 
 /// Runs the keeper. `fds` is sorted. It starts when a byte arrives through the `gate`, and exits if

@@ -8,11 +8,9 @@
 //! account: a bearer counts only if its real user ID is the one in the mark. Supervisors of earlier
 //! versions used `PREFIX.COUNTER`, which is still adopted.
 
-use std::fs;
-
 use mainstay_core::snapshot::Hasher;
 
-use super::ancestry;
+use super::proc::{has_variable, real_uid};
 use crate::process::INSTANCE;
 
 /// The secret that distinguishes this supervisor's marks from forged ones.
@@ -112,7 +110,7 @@ impl Mark {
     /// Returns whether the process belongs to the tree by the mark that it bears.
     pub(super) fn is_of(&self, pid: u32) -> bool {
         let is_it = |it: &[u8]| value_in(it).is_some_and(|value| value == self.value.as_bytes());
-        ancestry::has_variable(pid, is_it) && self.account.has(pid)
+        has_variable(pid, is_it) && self.account.has(pid)
     }
 
     /// Returns whether the process also runs under the service's own account, so that its messages
@@ -168,14 +166,6 @@ fn value_in(variable: &[u8]) -> Option<&[u8]> {
     variable
         .strip_prefix(INSTANCE.as_bytes())?
         .strip_prefix(b"=")
-}
-
-/// Returns the real user ID, independent of the effective one: no program can change its real user
-/// ID without the right to become another user.
-pub(super) fn real_uid(pid: u32) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let uids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    uids.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Tree membership by pid alone, such as for the sender of a message or the owner of a socket.
 
 use super::mark::Mark;
-use super::{ancestry, cgroup};
+use super::{cgroup, proc};
 
 /// The criteria that distinguish the processes of one tree from others. It keeps no resource of the
 /// tree alive and may be used on any thread.
@@ -38,21 +38,13 @@ impl Members {
 
     /// Returns whether the process or one of its ancestors is a member by descent, session or mark.
     fn is_descendant(&self, pid: u32, mark: &Mark) -> bool {
-        let own = std::process::id();
-        let mut next = ancestry::Stat::of(pid);
-        for _ in 0..ancestry::DEEPEST {
-            let Some(process) = next.filter(|process| process.pid != own) else {
-                return false;
-            };
-            if process.pid == self.main
-                || process.session == self.main
-                || mark.is_believed_of(process.pid)
-            {
-                return true;
-            }
-            let parent = ancestry::Stat::of(process.parent);
-            next = parent.filter(|parent| parent.start <= process.start);
-        }
-        false
+        let process = proc::Stat::of(pid);
+        process.is_some_and(|process| {
+            proc::with_ancestors(process).any(|process| {
+                process.pid == self.main
+                    || process.session == self.main
+                    || mark.is_believed_of(process.pid)
+            })
+        })
     }
 }

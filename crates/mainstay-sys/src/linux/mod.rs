@@ -12,11 +12,16 @@ mod members;
 mod memory;
 mod pidfd;
 mod place;
+mod proc;
+mod remains;
+mod signal;
 #[cfg(test)]
 #[path = "../suite.rs"]
 mod suite;
+mod system;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod watches;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -28,27 +33,32 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mainstay_core::spec::{Signal, StopAsk, StopScope};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::SignalKind;
 
 pub use self::keeper::Keeper;
 pub use self::members::Members;
 pub use self::place::{PlaceWatch, supervisor_of};
+pub use self::proc::{is_dead, lives, own_identity};
+pub use self::remains::{
+    end_remains, end_service, end_tree, orphan_marker, orphan_marker_of, survivors,
+};
+pub use self::system::{
+    boot, enter_system_mounts, exchange, give_memory_back, home_of_pids, uptime, yield_to_others,
+};
+pub use self::tree::Tree;
 
 use self::ancestry::Descendants;
 use self::cgroup::{Cgroup, Nest};
 use self::clone::Stack;
-use self::mark::{Mark, Marks, Secret};
-use self::members::Bond;
+use self::mark::{Mark, Secret};
 use self::pidfd::Stranger;
+use self::tree::Holder;
 use self::watches::Watches;
 use crate::deaths;
 use crate::posix::{self, Child, Image, User};
 use crate::process::{
-    Birth, CONTAINMENT, Command, Containment, Exit, Identity, SUPERVISED_FROM, SpawnError,
-    Survivor, TreeId, Usage,
+    Birth, CONTAINMENT, Command, Containment, Exit, Identity, SpawnError, TreeId,
 };
 
 /// The parent of all trees; one per supervisor. See the [module](super) for the rules.
@@ -105,21 +115,14 @@ struct Mains {
 impl Mains {
     /// Returns whether `pid` belongs to one of them now.
     fn has(&self, pid: u32) -> bool {
-        self.children.borrow().contains_key(&pid) || has_main(&self.recorded.borrow(), pid)
+        self.children.borrow().contains_key(&pid) || proc::has_main(&self.recorded.borrow(), pid)
     }
 
     /// Returns whether a process provably belongs to another tree than that of `main`, whatever
     /// mark it bears.
-    fn are_others(&self, process: ancestry::Stat, (main, is_running): (u32, bool)) -> bool {
-        ancestry::is_below(process, |pid| (!is_running || pid != main) && self.has(pid))
+    fn are_others(&self, process: proc::Stat, (main, is_running): (u32, bool)) -> bool {
+        proc::is_below(process, |pid| (!is_running || pid != main) && self.has(pid))
     }
-}
-
-/// Returns whether `pid` belongs to one of these main processes now.
-fn has_main(mains: &[(u32, Birth)], pid: u32) -> bool {
-    mains.iter().any(|(main, birth)| {
-        *main == pid && ancestry::Stat::of(pid).is_some_and(|now| birth.holds(now.identity().1))
-    })
 }
 
 struct Main {
@@ -144,7 +147,7 @@ impl Main {
         let mut waited = [PollFd::new(handle, PollFlags::IN)];
         let is_over = poll(&mut waited, Some(&Timespec::default())).is_ok_and(|count| count > 0);
         is_over.then(|| {
-            ancestry::zombie(self.pid).map_or(Exit::UNKNOWN, |(_, status)| posix::exit(status))
+            proc::zombie(self.pid).map_or(Exit::UNKNOWN, |(_, status)| posix::exit(status))
         })
     }
 }
@@ -154,7 +157,7 @@ impl Processes {
     /// in its cgroup, if possible. Requires a tokio runtime with I/O. Marks all inherited
     /// descriptors above 2 as close-on-exec.
     pub fn new(label: &str) -> io::Result<Self> {
-        let has_others = !ancestry::children(std::process::id()).is_empty();
+        let has_others = !proc::children(std::process::id()).is_empty();
         posix::seal_inherited();
         posix::raise_limits();
         posix::ignore_signals();
@@ -215,7 +218,7 @@ impl Processes {
                 }
                 None => Holder::Descendants(RefCell::new(Descendants::new(mark))),
             };
-        let first = ticks();
+        let first = system::ticks();
         let pid = self
             .clone(&mut child, &holder)
             .map_err(|error| SpawnError::parent("create a process", error))?;
@@ -232,7 +235,7 @@ impl Processes {
             // Reading it from /proc would cost ten times as much.
             birth: Birth {
                 first,
-                last: ticks(),
+                last: system::ticks(),
             },
             stranger: None,
             killed: OnceCell::new(),
@@ -434,14 +437,14 @@ impl Processes {
         loop {
             self.reap();
             let own = std::process::id();
-            let mut found = ancestry::family(own);
+            let mut found = proc::family(own);
             found.retain(|it| it.pid != own && Some(it.pid) != keeper && it.is_alive());
             if found.is_empty() || Instant::now() > deadline {
                 return killed.len();
             }
             for process in found {
                 killed.insert(process.identity());
-                let _refused = ancestry::signal(&process, libc::SIGKILL);
+                let _refused = signal::send(&process, libc::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -492,70 +495,6 @@ impl Adopted {
     }
 }
 
-/// Returns the time since boot in clock ticks, as /proc/PID/stat counts them.
-fn ticks() -> u64 {
-    let per_second = u128::from(rustix::param::clock_ticks_per_second());
-    let ticks = since_boot(ClockId::Boottime).as_nanos() * per_second / 1_000_000_000;
-    u64::try_from(ticks).unwrap_or(u64::MAX)
-}
-
-/// Returns the time that the system has run, excluding suspensions, as every duration is counted
-/// here.
-pub fn uptime() -> Duration {
-    since_boot(ClockId::Monotonic)
-}
-
-/// Returns the total time that the system has been suspended since boot.
-fn suspended() -> Duration {
-    since_boot(ClockId::Boottime).saturating_sub(uptime())
-}
-
-fn since_boot(clock: ClockId) -> Duration {
-    let now = clock_gettime(clock);
-    now.try_into().unwrap_or_default()
-}
-
-/// Moves this thread into the mount namespace of the system's first process, if permitted. The
-/// mounts of a unit with a dynamic account hide the state of all other units. Must be called before
-/// other threads exist.
-pub fn enter_system_mounts() -> io::Result<()> {
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-    let mounts = std::fs::File::open("/proc/1/ns/mnt")?;
-    Ok(move_into_link_name_space(
-        mounts.as_fd(),
-        Some(LinkNameSpaceType::Mount),
-    )?)
-}
-
-/// Returns the ID of the current boot. Records from another boot are void. `None` if the system
-/// does not provide an ID.
-pub fn boot() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim_end().to_owned())
-}
-
-/// Returns whether the main process is alive and is still the recorded one.
-pub fn lives(left: &Identity) -> bool {
-    let stat = ancestry::Stat::of(left.pid);
-    stat.is_some_and(|now| now.is_alive() && left.birth.holds(now.identity().1))
-}
-
-/// Returns whether no such process exists, except as a zombie.
-pub fn is_dead(pid: u32) -> bool {
-    ancestry::Stat::of(pid).is_none_or(|stat| !stat.is_alive())
-}
-
-/// Returns the identity of this process, which has no tree.
-pub fn own_identity() -> io::Result<Identity> {
-    let pid = std::process::id();
-    let stat = ancestry::Stat::of(pid).ok_or(io::ErrorKind::NotFound)?;
-    Ok(Identity {
-        pid,
-        birth: Birth::at(stat.identity().1),
-        tree: String::new(),
-    })
-}
-
 /// Runs work that can wait until the services have been started: releases memory, and removes
 /// directories that dead supervisors left in the cgroup tree. Nothing depends on it.
 pub fn settle_in(processes: &Processes) {
@@ -574,454 +513,5 @@ pub fn forget_service(processes: &Processes, name: &str) {
     }
 }
 
-/// Lets this thread run, and use the disk, only when the system is otherwise idle. This is best
-/// effort: a refused setting stays as it is.
-pub fn yield_to_others() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
-    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
-    let this_thread = 0;
-    // SAFETY: the struct consists of numbers only, whatever the C library adds to the priority.
-    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: `parameters` outlives the call, which only reads it; 0 is this thread.
-    let _refused = unsafe { libc::sched_setscheduler(this_thread, libc::SCHED_IDLE, &parameters) };
-    let _refused = rustix::process::setpriority_process(None, 19);
-    // SAFETY: takes numbers only: ioprio_set(2), for which libc has no function.
-    let _refused = unsafe {
-        libc::syscall(
-            libc::SYS_ioprio_set,
-            IOPRIO_WHO_PROCESS,
-            this_thread,
-            IOPRIO_CLASS_IDLE,
-        )
-    };
-}
-
-/// Makes the allocator return large blocks to the system as soon as they are freed, from now on.
-/// Otherwise glibc keeps some megabytes after such blocks have been allocated and freed, and
-/// `malloc_trim` does not reach those of other threads.
-pub fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes numbers only, and a threshold may change at any time.
-    let _accepted = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
-}
-
-/// Returns the orphan marker by which a later supervisor finds processes that this one may leave
-/// behind; for [`end_remains`].
-pub fn orphan_marker(processes: &Processes) -> String {
-    match &processes.nest {
-        Some(nest) => format!("cgroup {}", nest.dir().display()),
-        None => processes.secret.orphan_marker(),
-    }
-}
-
-/// Returns the orphan marker by which a later supervisor finds processes that were started with
-/// this value of [`SUPERVISED_FROM`]; for [`end_remains`].
-pub fn orphan_marker_of(mark: &str) -> String {
-    format!("state {mark}")
-}
-
-/// Returns the boot and the pid namespace in which a pid identifies a process. `None` if the system
-/// does not provide them.
-pub fn home_of_pids() -> Option<String> {
-    let pids = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{}/{}", boot()?, pids.display()))
-}
-
-/// The time limit for ending the processes of a dead supervisor.
-const END_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The time limit for [`Processes::end_orphans`].
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Kills the processes that a supervisor left when it died without stopping them, identified by its
-/// [`orphan_marker`], except those of the trees that are `spared`. What is or descends from a main
-/// process of these, or shares its session, is spared whatever mark it bears. Returns the number of
-/// them. Blocks until they are gone, 10 s at most.
-///
-/// An orphan marker names a cgroup or an instance that no other supervisor ever had, so no other
-/// process can be killed.
-pub fn end_remains(orphan_marker: &str, spared: &[Identity]) -> io::Result<usize> {
-    let spared = spared.iter();
-    match orphan_marker.split_once(' ') {
-        Some(("cgroup", dir)) => {
-            let spared = spared.filter_map(|tree| tree.tree.strip_prefix(orphan_marker));
-            let spared = spared.filter_map(|name| name.strip_prefix('/')).collect();
-            cgroup::end_remains(dir.as_ref(), &spared, END_TIMEOUT)
-        }
-        Some(("state", dir)) => {
-            let mark = format!("{SUPERVISED_FROM}={dir}").into_bytes();
-            let ended = ancestry::end_remains(|_, them| has(them, &mark), END_TIMEOUT);
-            place::end_keepers(dir).and(ended)
-        }
-        _ => {
-            let Some(marks) = Marks::of_orphan_marker(orphan_marker) else {
-                return Ok(0);
-            };
-            let mains = mains_of(spared.clone());
-            let spared = spared.filter_map(|tree| Mark::of_tree(&tree.tree, None));
-            let spared: BTreeSet<String> = spared.map(|mark| mark.value().to_owned()).collect();
-            let is_meant = |pid: u32, environment: &[u8]| {
-                let borne = marks.borne_by(pid, environment);
-                borne.is_some_and(|value| !spared.contains(value)) && !is_below_any(&mains, pid)
-            };
-            ancestry::end_remains(is_meant, END_TIMEOUT)
-        }
-    }
-}
-
-fn mains_of<'a>(trees: impl Iterator<Item = &'a Identity>) -> Vec<(u32, Birth)> {
-    trees.map(|tree| (tree.pid, tree.birth)).collect()
-}
-
-/// Returns whether a process provably belongs to the tree of one of these main processes.
-fn is_below_any(mains: &[(u32, Birth)], pid: u32) -> bool {
-    let process = ancestry::Stat::of(pid);
-    process.is_some_and(|process| ancestry::is_below(process, |pid| has_main(mains, pid)))
-}
-
-/// Kills the processes of one tree ([`Identity::tree`]), as [`end_remains`] does.
-pub fn end_tree(tree: &str, spared: &[Identity]) -> io::Result<usize> {
-    match tree.split_once(' ') {
-        Some(("cgroup", dir)) => cgroup::end(dir.as_ref(), Instant::now() + END_TIMEOUT),
-        _ => {
-            let Some(mark) = Mark::of_tree(tree, None) else {
-                return Ok(0);
-            };
-            let (mark, mains) = (Marks::One(mark), mains_of(spared.iter()));
-            let is_meant = |pid: u32, environment: &[u8]| {
-                mark.borne_by(pid, environment).is_some() && !is_below_any(&mains, pid)
-            };
-            ancestry::end_remains(is_meant, END_TIMEOUT)
-        }
-    }
-}
-
-/// Kills the processes of one service under a supervisor's [`orphan_marker`], as [`end_remains`]
-/// does.
-pub fn end_service(orphan_marker: &str, service: &str) -> io::Result<usize> {
-    if let Some(("cgroup", dir)) = orphan_marker.split_once(' ') {
-        return cgroup::end_service(dir.as_ref(), service, END_TIMEOUT);
-    }
-    let is_bearer = bearers(orphan_marker);
-    let is_meant = |pid: u32, environment: &[u8]| {
-        ancestry::service_in(environment) == Some(service) && is_bearer(pid, environment)
-    };
-    ancestry::end_remains(is_meant, END_TIMEOUT)
-}
-
-/// Returns a test for whether a process with this pid and environment was started under a
-/// supervisor with this orphan marker, which names no cgroup.
-fn bearers(orphan_marker: &str) -> impl Fn(u32, &[u8]) -> bool {
-    let state = match orphan_marker.split_once(' ') {
-        Some(("state", dir)) => Some(format!("{SUPERVISED_FROM}={dir}").into_bytes()),
-        _ => None,
-    };
-    let marks = Marks::of_orphan_marker(orphan_marker);
-    move |pid, environment| match (&state, &marks) {
-        (Some(state), _) => has(environment, state),
-        (None, Some(marks)) => marks.borne_by(pid, environment).is_some(),
-        (None, None) => false,
-    }
-}
-
-/// Returns whether an environment has this variable.
-fn has(environment: &[u8], variable: &[u8]) -> bool {
-    let mut variables = environment.split(|byte| *byte == 0);
-    variables.any(|it| it == variable)
-}
-
-/// Returns the live processes of a dead supervisor's services, by its [`orphan_marker`]. In a
-/// cgroup, a tree's main process is the oldest one if it leads its session. Without a cgroup, the
-/// main process cannot be determined from data that the processes control.
-pub fn survivors(orphan_marker: &str) -> Vec<Survivor> {
-    if let Some(("cgroup", dir)) = orphan_marker.split_once(' ') {
-        return cgroup::survivors(dir.as_ref());
-    }
-    let is_meant = bearers(orphan_marker);
-    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for pid in ancestry::every_pid() {
-        if let Some(service) = ancestry::service_of(pid, &is_meant) {
-            found.entry(service).or_default().push(pid);
-        }
-    }
-    let found = found.into_iter().map(|(service, pids)| Survivor {
-        service,
-        pids,
-        main: None,
-    });
-    found.collect()
-}
-
-/// Exchanges the names of two files.
-pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
-}
-
-/// One started program with all of its descendants.
-///
-/// Drop kills nothing. It removes the tree's cgroup, now or as soon as it is empty, so kill the
-/// tree and wait until it is empty first.
-pub struct Tree {
-    main: Rc<Main>,
-    holder: Holder,
-    mains: Rc<Mains>,
-    killed: Rc<OnceCell<Watches>>,
-}
-
-enum Holder {
-    Cgroup(Cgroup),
-    Descendants(RefCell<Descendants>),
-}
-
-impl Tree {
-    /// Returns the ID that [`Processes::reap`] reports.
-    pub fn id(&self) -> TreeId {
-        self.main.id
-    }
-
-    /// Returns the main process's pid. It may belong to an unrelated process once [`Tree::exit`] is
-    /// set, so use it for display only, never for a signal.
-    pub fn pid(&self) -> u32 {
-        self.main.pid
-    }
-
-    /// Returns the identity by which a later supervisor finds the tree; for [`Processes::adopt`].
-    pub fn identity(&self) -> Identity {
-        Identity {
-            pid: self.main.pid,
-            birth: self.main.birth,
-            tree: match &self.holder {
-                Holder::Cgroup(cgroup) => format!("cgroup {}", cgroup.dir().display()),
-                Holder::Descendants(descendants) => descendants.borrow().mark().tree().to_owned(),
-            },
-        }
-    }
-
-    /// Returns the criteria for membership in the tree.
-    pub fn members(&self) -> Members {
-        Members::new(
-            self.main.pid,
-            match &self.holder {
-                Holder::Cgroup(cgroup) => Bond::Cgroup(cgroup.path()),
-                Holder::Descendants(descendants) => {
-                    Bond::Descendants(descendants.borrow().mark().clone())
-                }
-            },
-        )
-    }
-
-    /// Returns how the main process ended, if it was reaped.
-    pub fn exit(&self) -> Option<Exit> {
-        self.main.exit.get()
-    }
-
-    /// Sends `signal` to the main process or to all. If none is left, that is not an error.
-    ///
-    /// # Errors
-    /// `PermissionDenied` if one of them runs as another user and the supervisor is not root. The
-    /// others have received the signal.
-    pub fn signal(&self, signal: Signal, scope: StopScope) -> io::Result<()> {
-        let signal = posix::number(signal);
-        match scope {
-            StopScope::Main => self.signal_main(signal),
-            StopScope::Tree => self.signal_all(signal),
-        }
-    }
-
-    /// Asks the tree to stop, and returns whether there was a process to ask.
-    pub fn ask_to_stop(&self, ask: StopAsk, scope: StopScope) -> io::Result<bool> {
-        let StopAsk::Signal(signal) = ask else {
-            return Ok(false); // there are no windows to close
-        };
-        let anybody = self.exit().is_none() || scope == StopScope::Tree && !self.is_empty();
-        if anybody {
-            self.signal(signal, scope)?;
-        }
-        Ok(anybody)
-    }
-
-    /// Sends SIGKILL to every process of the tree, including frozen ones. They end a moment later;
-    /// see [`Tree::is_empty`].
-    pub fn kill(&self) -> io::Result<()> {
-        self.watch_end();
-        match &self.holder {
-            Holder::Cgroup(cgroup) => cgroup.kill(),
-            Holder::Descendants(_) => {
-                // A process with a pending signal cannot fork. Once a scan finds no new process,
-                // all are stopped or about to be, none can escape by losing its parent, and one
-                // round kills them all.
-                let stopped = self.stop_all();
-                let killed = ancestry::each(self.family(), |process| {
-                    self.signal_member(&process, libc::SIGKILL)
-                });
-                stopped.and(killed)
-            }
-        }
-    }
-
-    /// Makes [`Processes::changed`] resolve at the main process's exit even if a tracer is notified
-    /// instead. Without a descriptor for that, the exit is reported when the tracer detaches.
-    fn watch_end(&self) {
-        let main = &self.main;
-        if main.exit.get().is_some() || main.stranger.is_some() || main.killed.get().is_some() {
-            return;
-        }
-        // Not reaped, so the pid still belongs to the main process.
-        let Some(handle) = pidfd::watch(main.pid, || true) else {
-            return;
-        };
-        if self.killed.get().is_none()
-            && let Ok(new) = Watches::new()
-        {
-            let _unset = self.killed.set(new);
-        }
-        let Some(watches) = self.killed.get() else {
-            return;
-        };
-        if watches
-            .add(&handle, Watches::NO_KEY, epoll::EventFlags::IN)
-            .is_ok()
-        {
-            let _unset = main.killed.set(handle);
-        }
-    }
-
-    /// Returns whether no process of the tree is left. Zombies do not count, except the main
-    /// process until it has been reaped. If the tree is not empty although the main process has
-    /// ended, [`Processes::changed`] resolves when the caller should check again.
-    pub fn is_empty(&self) -> bool {
-        self.exit().is_some()
-            && match &self.holder {
-                // A directory that no longer exists contains no process.
-                Holder::Cgroup(cgroup) => cgroup
-                    .is_empty()
-                    .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound),
-                Holder::Descendants(descendants) => {
-                    let members = self.family();
-                    descendants.borrow_mut().watch(&members);
-                    members.is_empty()
-                }
-            }
-    }
-
-    /// Stops every process with a short delay. With a cgroup the processes cannot notice it.
-    /// Without one, parents may be notified (SIGCHLD). While stopped, the processes react only to
-    /// [`Tree::thaw`] and [`Tree::kill`], so thaw them before a graceful stop.
-    pub fn freeze(&self) -> io::Result<()> {
-        match &self.holder {
-            Holder::Cgroup(cgroup) => match cgroup.freeze(true) {
-                // Linux before 5.2 has no freezer.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    cgroup.signal(libc::SIGSTOP)
-                }
-                result => result,
-            },
-            Holder::Descendants(_) => self.stop_all(),
-        }
-    }
-
-    /// Undoes [`Tree::freeze`].
-    pub fn thaw(&self) -> io::Result<()> {
-        match &self.holder {
-            Holder::Cgroup(cgroup) => match cgroup.freeze(false) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    cgroup.signal(libc::SIGCONT)
-                }
-                result => result,
-            },
-            Holder::Descendants(_) => self.signal_all(libc::SIGCONT),
-        }
-    }
-
-    /// Returns whether the main process has a handler for `signal`, so that the signal would not
-    /// simply end it; `None` if the process has ended.
-    pub fn handles(&self, signal: Signal) -> Option<bool> {
-        self.exit()
-            .is_none()
-            .then(|| ancestry::handles(self.main.pid, posix::number(signal)))
-            .flatten()
-    }
-
-    /// Returns the resource usage of the tree; `None` if it cannot be read. Reads two files in
-    /// /proc per process, so it is suitable for a metrics scrape, not for a loop.
-    pub fn usage(&self) -> Option<Usage> {
-        let (pids, cpu): (Vec<u32>, Duration) = match &self.holder {
-            Holder::Cgroup(cgroup) => (cgroup.processes().ok()?, cgroup.cpu().ok()?),
-            Holder::Descendants(_) => {
-                // Finding the orphans of an adopted tree requires a scan of every process of the
-                // system.
-                let members = match self.main.stranger {
-                    Some(_) if self.exit().is_none() => ancestry::family(self.main.pid),
-                    _ => self.family(),
-                };
-                let ticks: u64 = members.iter().map(ancestry::Stat::cpu).sum();
-                let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-                (
-                    members.iter().map(|process| process.pid).collect(),
-                    Duration::from_nanos(ticks * nanos),
-                )
-            }
-        };
-        Some(Usage {
-            cpu,
-            resident: pids.iter().filter_map(|pid| ancestry::resident(*pid)).sum(),
-            processes: u32::try_from(pids.len()).unwrap_or(u32::MAX),
-        })
-    }
-
-    fn signal_main(&self, signal: i32) -> io::Result<()> {
-        match self.exit() {
-            Some(_) => Ok(()),
-            None => match &self.main.stranger {
-                Some(stranger) => stranger.signal(signal),
-                // Not reaped, so the pid still belongs to the main process; see the module's rules.
-                None => posix::kill(self.main.pid.cast_signed(), signal),
-            },
-        }
-    }
-
-    fn signal_all(&self, signal: i32) -> io::Result<()> {
-        match &self.holder {
-            Holder::Cgroup(cgroup) => cgroup.signal(signal),
-            Holder::Descendants(_) => ancestry::each(self.family(), |process| {
-                self.signal_member(&process, signal)
-            }),
-        }
-    }
-
-    fn signal_member(&self, process: &ancestry::Stat, signal: i32) -> io::Result<()> {
-        if process.pid == self.main.pid {
-            return self.signal_main(signal);
-        }
-        ancestry::signal(process, signal)
-    }
-
-    /// Sends SIGSTOP to all processes, repeatedly, until two scans in a row find no new one. A
-    /// single scan may miss a process that is being reparented.
-    fn stop_all(&self) -> io::Result<()> {
-        let mut known = BTreeSet::new();
-        let mut result = Ok(());
-        let mut quiet = 0;
-        while quiet < 2 {
-            let mut members = self.family();
-            members.retain(|process| known.insert(process.identity()));
-            quiet = if members.is_empty() { quiet + 1 } else { 0 };
-            let stopped = ancestry::each(members, |process| {
-                self.signal_member(&process, libc::SIGSTOP)
-            });
-            result = result.and(stopped);
-        }
-        result
-    }
-
-    fn family(&self) -> Vec<ancestry::Stat> {
-        let Holder::Descendants(descendants) = &self.holder else {
-            return Vec::new();
-        };
-        let main = (self.main.pid, self.exit().is_none());
-        let is_main = |pid: u32| self.mains.children.borrow().contains_key(&pid);
-        let is_others = |process: &ancestry::Stat| self.mains.are_others(*process, main);
-        descendants.borrow_mut().members(main, is_main, is_others)
-    }
-}

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::ancestry::{self, Stat};
+use super::proc::{self, Stat};
 use crate::posix;
 use crate::process::{Birth, Exit};
 
@@ -68,7 +68,7 @@ pub(super) fn zombie_exit(pid: u32, birth: Birth) -> Exit {
 
 /// Returns the status of a process that its parent has not reaped yet.
 fn zombie_status(pid: u32, birth: Birth) -> Option<i32> {
-    let (zombie, status) = ancestry::zombie(pid)?;
+    let (zombie, status) = proc::zombie(pid)?;
     birth.holds(zombie.identity().1).then_some(status)
 }
 

@@ -14,8 +14,8 @@ use rustix::event::epoll::EventFlags;
 use rustix::fs::MemfdFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use super::ancestry;
 use super::watches::Watches;
+use super::{proc, signal};
 
 /// A watch on changes in a state directory (inotify(7)). It also marks this process as the
 /// directory's supervisor, independent of the files in the directory.
@@ -87,9 +87,9 @@ pub(super) fn end_keepers(mark: &str) -> io::Result<()> {
     let pipes = format!("{mark}/pipes/");
     let holds_pipe = |link: &Path| link.as_os_str().as_bytes().starts_with(pipes.as_bytes());
     let keepers: Vec<u32> = holders(KEEPER, holds_pipe).collect();
-    ancestry::each(keepers, |pid| {
+    signal::each(keepers, |pid| {
         let is_it = || holders(KEEPER, holds_pipe).any(|found| found == pid);
-        ancestry::signal_if(pid, libc::SIGKILL, is_it)
+        signal::send_if(pid, libc::SIGKILL, is_it)
     })
 }
 
@@ -101,7 +101,7 @@ const KEEPER: &[u8] = b"mainstay-keeper\n";
 fn holders(name: &[u8], is_it: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     let own = std::process::id();
     let me = rustix::process::geteuid().as_raw();
-    ancestry::every_pid().filter(move |pid| {
+    proc::every_pid().filter(move |pid| {
         let dir = Path::new("/proc").join(pid.to_string());
         let owner = fs::metadata(&dir).map(|found| found.uid()).ok();
         let is_named = || fs::read(dir.join("comm")).is_ok_and(|found| found == name);

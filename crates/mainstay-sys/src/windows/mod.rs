@@ -12,6 +12,7 @@
 pub(crate) mod access;
 mod acl;
 mod ask;
+mod create;
 mod job;
 pub(crate) mod pipe;
 pub(crate) mod sockets;
@@ -21,10 +22,9 @@ pub(super) mod text;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString, c_void};
+use std::ffi::{OsString, c_void};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::ptr;
@@ -34,28 +34,24 @@ use std::sync::Arc;
 use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{
-    DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
-    ERROR_ELEVATION_REQUIRED, ERROR_INVALID_PARAMETER, FILETIME, HANDLE, INVALID_HANDLE_VALUE,
-    SYSTEMTIME, WAIT_OBJECT_0,
+    ERROR_INVALID_PARAMETER, FILETIME, HANDLE, INVALID_HANDLE_VALUE, SYSTEMTIME, WAIT_OBJECT_0,
 };
 use windows_sys::Win32::Security::{
     GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
 };
 use windows_sys::Win32::System::Threading::{
-    ABOVE_NORMAL_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, CREATE_SUSPENDED,
-    CREATE_UNICODE_ENVIRONMENT, CreateProcessW, DeleteProcThreadAttributeList,
-    EXTENDED_STARTUPINFO_PRESENT, GetCurrentProcess, GetCurrentThread, GetExitCodeProcess,
-    HIGH_PRIORITY_CLASS, IDLE_PRIORITY_CLASS, INFINITE, InitializeProcThreadAttributeList,
-    NORMAL_PRIORITY_CLASS, OpenProcess, OpenProcessToken, PROC_THREAD_ATTRIBUTE_HANDLE_LIST,
-    PROCESS_INFORMATION, PROCESS_SYNCHRONIZE, RegisterWaitForSingleObject, ResumeThread,
-    STARTF_USESTDHANDLES, STARTUPINFOEXW, SetPriorityClass, SetProcessAffinityMask,
-    SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN, TerminateProcess, UnregisterWaitEx,
-    UpdateProcThreadAttribute, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE, WaitForSingleObject,
+    ABOVE_NORMAL_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS, GetCurrentProcess, GetCurrentThread,
+    GetExitCodeProcess, HIGH_PRIORITY_CLASS, IDLE_PRIORITY_CLASS, INFINITE, NORMAL_PRIORITY_CLASS,
+    OpenProcess, OpenProcessToken, PROCESS_SYNCHRONIZE, RegisterWaitForSingleObject, ResumeThread,
+    SetPriorityClass, SetProcessAffinityMask, SetThreadPriority, THREAD_MODE_BACKGROUND_BEGIN,
+    TerminateProcess, UnregisterWaitEx, WT_EXECUTEINWAITTHREAD, WT_EXECUTEONLYONCE,
+    WaitForSingleObject,
 };
 use windows_sys::Win32::System::Time::{
     FileTimeToSystemTime, SystemTimeToFileTime, SystemTimeToTzSpecificLocalTimeEx,
 };
 
+use self::create::create;
 use self::job::{Job, Port};
 use crate::process::{Command, Containment, Exit, RefusedSetting, SpawnError, TreeId, Usage};
 
@@ -485,223 +481,6 @@ fn processors(cpus: &[u16]) -> io::Result<usize> {
         let text = "on Windows, processors are numbered from 0 to 63";
         io::Error::new(io::ErrorKind::InvalidInput, text)
     })
-}
-
-/// Creates a main process, suspended before its first instruction. Returns its handle, its thread's
-/// handle and its ID.
-fn create(
-    command: &Command<'_>,
-    null: &File,
-) -> Result<(OwnedHandle, OwnedHandle, u32), SpawnError> {
-    let invalid = |what: &str| SpawnError {
-        step: "prepare the arguments".into(),
-        source: io::Error::new(io::ErrorKind::InvalidInput, what),
-        hint: None,
-        is_permanent: true,
-    };
-    if let Some(user) = command.user {
-        match *user {}
-    }
-    let argv: Vec<Vec<u16>> = command.argv.iter().map(wide).collect();
-    let script = wide(plain(command.program));
-    let (application, line) = if text::is_batch(&script) {
-        let arguments = argv.get(1..).unwrap_or_default();
-        let line = text::batch_command_line(&script, arguments).ok_or_else(|| {
-            invalid("an argument of a batch file contains a quote, a percent sign or a line end")
-        })?;
-        (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
-    } else {
-        let line = text::command_line(&argv)
-            .ok_or_else(|| invalid("an argument contains a NUL, or the program's name a quote"))?;
-        (script, line)
-    };
-    let variables = command
-        .env
-        .iter()
-        .map(|(name, value)| (wide(name), wide(value)));
-    let environment = text::environment(variables)
-        .ok_or_else(|| invalid("a variable contains a NUL, or its name is empty or contains ="))?;
-    let (mut line, application) = (line, terminated(application));
-    let working_dir = terminated(wide(plain(command.working_dir)));
-
-    let output = |source| SpawnError {
-        step: "connect the output".into(),
-        source,
-        hint: None,
-        is_permanent: false,
-    };
-    let inherited = [
-        command.stdin.unwrap_or(null.as_handle()),
-        command.stdout,
-        command.stderr,
-    ]
-    .map(inheritable);
-    let [stdin, stdout, stderr] = inherited;
-    let (stdin, stdout, stderr) = (
-        stdin.map_err(output)?,
-        stdout.map_err(output)?,
-        stderr.map_err(output)?,
-    );
-    let handles = [
-        stdin.as_raw_handle(),
-        stdout.as_raw_handle(),
-        stderr.as_raw_handle(),
-    ];
-    let mut attributes = Attributes::new(&handles).map_err(output)?;
-
-    let mut startup = STARTUPINFOEXW::default();
-    startup.StartupInfo.cb = size_of::<STARTUPINFOEXW>() as u32;
-    startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
-    [
-        startup.StartupInfo.hStdInput,
-        startup.StartupInfo.hStdOutput,
-        startup.StartupInfo.hStdError,
-    ] = handles;
-    startup.lpAttributeList = attributes.as_mut_ptr();
-    let mut made = PROCESS_INFORMATION::default();
-    let flags = CREATE_SUSPENDED
-        | CREATE_UNICODE_ENVIRONMENT
-        | EXTENDED_STARTUPINFO_PRESENT
-        | CREATE_NO_WINDOW;
-    // SAFETY: every string ends in NUL (the environment in two), the line is writable, and all live
-    // until the call returns.
-    let done = unsafe {
-        CreateProcessW(
-            application.as_ptr(),
-            line.as_mut_ptr(),
-            ptr::null(),
-            ptr::null(),
-            1,
-            flags,
-            environment.as_ptr().cast(),
-            working_dir.as_ptr(),
-            &startup.StartupInfo,
-            &mut made,
-        )
-    };
-    if done == 0 {
-        let source = io::Error::last_os_error();
-        let code = source.raw_os_error().unwrap_or_default().unsigned_abs();
-        let has_no_dir = code == ERROR_DIRECTORY || !command.working_dir.is_dir();
-        return Err(SpawnError {
-            step: if has_no_dir {
-                format!("change to directory {}", command.working_dir.display())
-            } else {
-                format!("execute {}", command.program.display())
-            },
-            source,
-            is_permanent: matches!(code, ERROR_BAD_EXE_FORMAT | ERROR_ELEVATION_REQUIRED),
-            hint: match code {
-                ERROR_BAD_EXE_FORMAT => Some(
-                    "it is not a program for this version of Windows; start a script with its interpreter"
-                        .into(),
-                ),
-                ERROR_ELEVATION_REQUIRED => Some(
-                    "it requires administrator rights, which the supervisor does not have".into(),
-                ),
-                _ => None,
-            },
-        });
-    }
-    // SAFETY: both were just opened, and only this code owns them.
-    let (process, thread) = unsafe {
-        (
-            OwnedHandle::from_raw_handle(made.hProcess),
-            OwnedHandle::from_raw_handle(made.hThread),
-        )
-    };
-    Ok((process, thread, made.dwProcessId))
-}
-
-fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
-    text.as_ref().encode_wide().collect()
-}
-
-/// Appends the terminating NUL. A path truncated at a NUL would name another file, but no path
-/// contains one, because each comes from the system or was checked before.
-fn terminated(mut text: Vec<u16>) -> Vec<u16> {
-    text.retain(|unit| *unit != 0);
-    text.push(0);
-    text
-}
-
-/// Strips the `\\?\` that `canonicalize` puts before a drive, which neither `cmd.exe` nor a current
-/// directory supports.
-fn plain(path: &Path) -> &Path {
-    let stripped = path.to_str().and_then(|path| path.strip_prefix(r"\\?\"));
-    stripped
-        .filter(|rest| rest.as_bytes().get(1) == Some(&b':'))
-        .map_or(path, Path::new)
-}
-
-/// Duplicates a handle so that a child may inherit it. Only children that list the handle inherit
-/// it; see [`Attributes`].
-fn inheritable(handle: BorrowedHandle<'_>) -> io::Result<OwnedHandle> {
-    let mut duplicate = ptr::null_mut();
-    // SAFETY: the handle is open while it is borrowed, and only this code owns the new one.
-    unsafe {
-        let own = GetCurrentProcess();
-        cvt(DuplicateHandle(
-            own,
-            handle.as_raw_handle(),
-            own,
-            &mut duplicate,
-            0,
-            1,
-            DUPLICATE_SAME_ACCESS,
-        ))?;
-        Ok(OwnedHandle::from_raw_handle(duplicate))
-    }
-}
-
-/// An attribute list for a new process with one entry: the only handles that the process inherits.
-struct Attributes<'a> {
-    list: Vec<usize>,
-    _handles: &'a [HANDLE],
-}
-
-impl<'a> Attributes<'a> {
-    fn new(handles: &'a [HANDLE]) -> io::Result<Self> {
-        let mut size = 0;
-        // SAFETY: without a list, the call only returns the required size.
-        unsafe { InitializeProcThreadAttributeList(ptr::null_mut(), 1, 0, &mut size) };
-        let mut list = vec![0_usize; size.div_ceil(size_of::<usize>())];
-        // SAFETY: the list has the requested size, and the handles outlive it by the type's
-        // lifetime.
-        unsafe {
-            cvt(InitializeProcThreadAttributeList(
-                list.as_mut_ptr().cast(),
-                1,
-                0,
-                &mut size,
-            ))?;
-            let mut attributes = Self {
-                list,
-                _handles: handles,
-            };
-            cvt(UpdateProcThreadAttribute(
-                attributes.as_mut_ptr(),
-                0,
-                PROC_THREAD_ATTRIBUTE_HANDLE_LIST as usize,
-                handles.as_ptr().cast(),
-                size_of_val(handles),
-                ptr::null_mut(),
-                ptr::null(),
-            ))?;
-            Ok(attributes)
-        }
-    }
-
-    fn as_mut_ptr(&mut self) -> *mut c_void {
-        self.list.as_mut_ptr().cast()
-    }
-}
-
-impl Drop for Attributes<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the list was initialized.
-        unsafe { DeleteProcThreadAttributeList(self.as_mut_ptr()) };
-    }
 }
 
 /// A wait that notifies `changed` once when a process ends, from a thread of the system's pool.
