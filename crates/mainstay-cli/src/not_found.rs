@@ -4,7 +4,7 @@
 use mainstay::Manager;
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::report::StatusReport;
-use mainstay_host::embedded;
+use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
 use crate::installed::Installed;

@@ -2,7 +2,7 @@
 //!
 //! - [`run`]: one supervisor, from its lock to its exit; see `host/mod.rs` for its loop
 //! - [`orphans`], [`stop_without_supervisor`]: services whose supervisor was killed
-//! - [`embedded`]: the services that are installed into the embedded manager, as it reads them
+//! - [`definitions`]: the services that are installed into the embedded manager, as it reads them
 //! - [`manifest_file`]: manifests in files
 //! - [`launch`], [`runs`], [`preflight`]: the environment and the programs of a start, and what is
 //!   checked before it; installations check the same
@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
-pub mod embedded;
+pub mod definitions;
 mod host;
 pub mod launch;
 pub mod manifest_file;

@@ -4,6 +4,8 @@
 //!   supervisor per directory
 //! - [`registry`]: the database of definitions and their history
 //! - [`snapshot`]: snapshots of services' state directories
+//! - [`embedded`]: the services installed into the embedded manager: their definitions and desired
+//!   states
 //! - [`halted`], [`completed`], [`start_failure`]: notes that a host leaves for later commands
 //!
 //! Formats and permitted transitions are decided in `mainstay_core`; this crate reads and writes.
@@ -12,8 +14,12 @@
 #![forbid(unsafe_code)]
 
 pub mod completed;
+pub mod embedded;
 pub mod halted;
 pub mod registry;
 pub mod snapshot;
 pub mod start_failure;
 pub mod state_dir;
+mod unreadable;
+
+pub use unreadable::Unreadable;

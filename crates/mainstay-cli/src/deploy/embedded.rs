@@ -17,13 +17,14 @@ use mainstay_core::registry::{Expected, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host as host;
-use mainstay_host::embedded::{
-    DESIRED, Definition, FORMAT, MODE, RECORD, Record, all, cannot, graph, is_installed, lock,
-    manifest_path, place, read_record, registry_path, stopped, write_desired, write_record,
-};
+use mainstay_host::definitions::{all, graph};
 use mainstay_host::manifest_file::Loaded;
 use mainstay_host::preflight;
 use mainstay_host::runs;
+use mainstay_store::embedded::{
+    DESIRED, Definition, FORMAT, MODE, RECORD, Record, cannot, is_installed, lock, manifest_path,
+    place, read_record, registry_path, stopped, write_desired, write_record,
+};
 use mainstay_store::registry::{ChangeRequest, Registered, Registry, Work};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
@@ -54,7 +55,7 @@ pub(crate) enum Change {
     None,
 }
 
-/// Splits names of services to remove, like [`mainstay_host::embedded::split`]. Partly installed
+/// Splits names of services to remove, like [`mainstay_store::embedded::split`]. Partly installed
 /// services count as the embedded manager's. When purging, so do uninstalled ones.
 pub(crate) fn split_left(
     state: &StateDir,
@@ -185,7 +186,7 @@ fn registered_evidence(
                 "{} differs from version {version}",
                 place.join(RECORD).display()
             )),
-            Err(why) => Some(why),
+            Err(error) => Some(error.to_string()),
         });
         vec![Evidence::of("manifest", causes)]
     })
@@ -433,7 +434,8 @@ pub(crate) fn set_enabled(
         if !is_installed(state, name) {
             return Err(not_found::service(state, name));
         }
-        let record = read_record(state, name).map_err(|why| Failure::new(Code::Failed, why))?;
+        let record = read_record(state, name)
+            .map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
         records.push((place(state, name).join(RECORD), record));
     }
     for (path, record) in records {

@@ -10,7 +10,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 use mainstay_host as host;
-use mainstay_host::{embedded, launch, output, preflight};
+use mainstay_host::{definitions, launch, output, preflight};
+use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::update::{self, Embedded};
@@ -346,7 +347,7 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
 /// Returns the missing part of the system because of which an installed service was not started, if
 /// `detail` says so.
 fn missing_part(state: &StateDir, name: &str, detail: Option<&str>) -> Option<Failure> {
-    let definition = embedded::is_installed(state, name).then(|| embedded::read(state, name));
+    let definition = embedded::is_installed(state, name).then(|| definitions::read(state, name));
     let definition = definition?.ok()?;
     let (spec, dir) = (&definition.spec, &definition.dir);
     let user = preflight::user_of(spec).ok()?;

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use mainstay_core::failure::Failure;
-use mainstay_host::{embedded, output};
+use mainstay_host::output;
+use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy;

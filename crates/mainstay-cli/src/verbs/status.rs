@@ -10,9 +10,9 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::duration;
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_host as host;
-use mainstay_host::{embedded, output, table};
-use mainstay_store::completed;
+use mainstay_host::{output, table};
 use mainstay_store::state_dir::StateDir;
+use mainstay_store::{completed, embedded};
 
 use crate::installed::Installed;
 use crate::{client, deploy, not_found};

@@ -14,13 +14,13 @@ use mainstay_core::engine::{
 };
 use mainstay_core::failure::chain;
 use mainstay_core::report::{LastExit, StatusReport};
+use mainstay_store::embedded::{self, Definition, Desired};
 use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::requests::{LOGS_BEHIND, Waiter, unless_logs_hang};
 use super::{Host, SETTLED, ServiceRuntime, Successor, other};
-use crate::embedded::{self, Definition, Desired};
-use crate::preflight;
+use crate::{definitions, preflight};
 
 /// Returns a message about the consequence of a desired state that could not be written, or removed
 /// if it is `None`.
@@ -219,7 +219,7 @@ impl Host {
         self.refuse_changes(names)?;
         let mut changed = Vec::new();
         for name in names {
-            let definition = embedded::read(&self.state, name).map_err(conflict)?;
+            let definition = definitions::read(&self.state, name).map_err(conflict)?;
             let id = self.engine.find(name);
             if let Some(runtime) = id.and_then(|id| self.runtimes.get_mut(&id)) {
                 let is_same = *runtime.spec == *definition.spec && runtime.dir == definition.dir;

@@ -30,13 +30,14 @@ use mainstay_core::registry::TextDigest;
 use mainstay_core::report::LastExit;
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::Instant;
+use mainstay_store::embedded::{self, Definition, Desired};
 use mainstay_store::state_dir::{Predecessor, StateDir};
 use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{self as sys, Birth, Identity, lock_file};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Running, ServiceRuntime};
-use crate::embedded::{self, Definition, Desired};
+use crate::definitions;
 use crate::manifest_file::Loaded;
 
 /// The format version of the file. Other versions are not read.
@@ -711,7 +712,7 @@ impl LedgerSnapshot {
             return Err(why.clone());
         }
         if format == INSTALLED {
-            return Ok(embedded::all(state, &[]).0);
+            return Ok(definitions::all(state, &[]).0);
         }
         let path = state.manifest_path(format);
         let text = fs::read_to_string(&path)

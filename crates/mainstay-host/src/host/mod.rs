@@ -51,6 +51,7 @@ use mainstay_core::spec::redact::RedactWith;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
 use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};
+use mainstay_store::embedded::{self, Definition, Desired};
 use mainstay_store::snapshot::{CallOff, Which};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::{Lock, StateDir};
@@ -81,7 +82,7 @@ use self::requests::{LOGS_BEHIND, Waiter};
 use self::snapshots::Taking;
 use self::sockets::Sockets;
 use self::update::Update;
-use crate::embedded::{self, Definition, Desired};
+use crate::definitions;
 use crate::launch;
 use crate::output::Foreign;
 use crate::preflight::{self, user_of};
@@ -426,7 +427,7 @@ impl Host {
             Services::Installed { exits_when_done } => {
                 _installing = Some(embedded::lock(&state)?);
                 let living = left.as_ref().map_or_else(Vec::new, recovery::living);
-                let (definitions, problems) = embedded::all(&state, &living);
+                let (definitions, problems) = definitions::all(&state, &living);
                 daemon = Some(Daemon::new(exits_when_done, problems));
                 (definitions, "the installed services".to_owned(), None)
             }

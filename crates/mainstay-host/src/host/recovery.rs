@@ -7,12 +7,12 @@ use mainstay_core::engine::Checkpoint;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
+use mainstay_store::embedded::Definition;
 use mainstay_store::state_dir::{Left, Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use mainstay_sys::{Identity, Processes, Tree};
 
 use super::ledger::{Entry, LedgerSnapshot};
-use crate::embedded::Definition;
 
 /// A dead supervisor, and its ledger or the reason why that cannot be used.
 pub(super) type Remains = (Predecessor, Result<Option<LedgerSnapshot>, String>);

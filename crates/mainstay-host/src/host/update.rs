@@ -20,12 +20,12 @@ use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{Ready, Spec};
+use mainstay_store::embedded::Definition;
 use tokio::sync::oneshot;
 
 use super::control::Reply;
 use super::ledger::Updated;
 use super::{Host, Message, ServiceRuntime, User, other};
-use crate::embedded::Definition;
 use crate::manifest_file::Source;
 use crate::preflight;
 

@@ -9,7 +9,8 @@ use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
 use mainstay_core::spec::ServiceName;
 use mainstay_host as host;
-use mainstay_host::embedded::{self, Definition};
+use mainstay_host::definitions;
+use mainstay_store::embedded::{self, Definition};
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
@@ -135,10 +136,10 @@ impl Site for Embedded {
     /// Writes the new definition. No supervisor is running, so nothing is started.
     fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError> {
         let (new, version) = change.new;
-        let (mut all, _) = embedded::all(&self.state, &[]);
+        let (mut all, _) = definitions::all(&self.state, &[]);
         all.retain(|it| *it.spec.name() != self.name);
         all.push(self.defined(new)?);
-        embedded::graph(&all).map_err(misfit)?;
+        definitions::graph(&all).map_err(misfit)?;
         self.put(new, version)?;
         Ok(None)
     }

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::aside::aside;
@@ -24,7 +25,6 @@ use tokio::task::JoinSet;
 
 use super::limit::{Connections, Phase, Progress};
 use super::{Command, Conditions, Reply};
-use crate::embedded;
 use mainstay_api::endpoint::Listener;
 use mainstay_api::{Route, Unrouted};
 

@@ -10,12 +10,13 @@ use std::io;
 use std::path::PathBuf;
 
 use mainstay_core::report::LastExit;
-use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::write_private;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT, place};
+use crate::state_dir::StateDir;
+use crate::unreadable::{Cause, Unreadable};
 
 /// The file that exists while a service is to stay down.
 pub const FILE: &str = "desired.json";
@@ -49,20 +50,20 @@ fn path(state: &StateDir, name: &str) -> PathBuf {
 }
 
 /// Reads the desired state of a service; `None` if it starts as usual.
-///
-/// # Errors If the file cannot be read.
-pub(super) fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, String> {
+pub fn read(state: &StateDir, name: &str) -> Result<Option<Desired>, Unreadable> {
     let path = path(state, name);
-    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
-    let bytes = match guarded::read(&path, guarded::MANIFEST) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| cannot(&error))?,
+    let load = || -> Result<Option<Desired>, Cause> {
+        let bytes = match guarded::read(&path, guarded::MANIFEST) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        let file: File = serde_json::from_slice(&bytes)?;
+        match file.format {
+            FORMAT => Ok(Some(file.desired)),
+            format => Err(Cause::Format(format)),
+        }
     };
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
-    match file.format {
-        FORMAT => Ok(Some(file.desired)),
-        format => Err(cannot(&format!("unsupported format {format}"))),
-    }
+    load().map_err(|cause| Unreadable::new(&path, cause))
 }
 
 /// Returns the desired state of a service. If it cannot be read, the service stays down.
@@ -71,8 +72,8 @@ pub fn read_or_halted(state: &StateDir, name: &str) -> Option<Desired> {
 }
 
 /// Returns the desired state that was read. If it could not be read, the service stays down.
-pub(super) fn or_halted(read: Result<Option<Desired>, String>) -> Option<Desired> {
-    let halted = |why| Desired::Halted {
+pub fn or_halted(read: Result<Option<Desired>, Unreadable>) -> Option<Desired> {
+    let halted = |why: Unreadable| Desired::Halted {
         why: format!("its desired state cannot be read: {why}"),
         restarts: 0,
         last_exit: None,

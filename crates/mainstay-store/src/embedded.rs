@@ -12,32 +12,33 @@
 //! The files are authoritative. A daemon reads them when it starts, and when it is notified of a
 //! change (`deploy/embedded.rs`).
 
+mod definition;
 mod desired;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::Manager;
-use mainstay_core::engine::{Engine, GraphError, StateName};
+use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::manifest::{self, Format};
-use mainstay_core::registry::{self, TextDigest};
+use mainstay_core::registry;
 use mainstay_core::report::ServiceReport;
-use mainstay_core::spec::{ServiceName, Spec};
-use mainstay_store::registry::Registry;
-use mainstay_store::state_dir::{self, StateDir};
+use mainstay_core::spec::ServiceName;
 use mainstay_sys::private::{create_private_dir, write_private};
 use mainstay_sys::{guarded, lock_file};
 use serde::{Deserialize, Serialize};
 
+pub use self::definition::Definition;
 pub use self::desired::{
-    Desired, FILE as DESIRED, read_or_halted as desired, write as write_desired,
+    Desired, FILE as DESIRED, or_halted, read as read_desired, read_or_halted as desired,
+    write as write_desired,
 };
-use crate::manifest_file::Source;
+use crate::registry::Registry;
+use crate::state_dir::{self, StateDir};
+use crate::unreadable::{Cause, Unreadable};
 
 /// The format of a [`Record`]. Other formats are rejected.
 pub const FORMAT: u32 = 1;
@@ -64,69 +65,9 @@ pub struct Record {
     pub version: u64,
 }
 
-/// A service definition and its origin.
-#[derive(Clone, Debug)]
-pub struct Definition {
-    /// The definition itself.
-    pub spec: Arc<Spec>,
-    /// The base directory of relative paths.
-    pub dir: PathBuf,
-    /// The version of the installation; 0 if the service is not installed.
-    pub(crate) version: u64,
-    /// Set if the service starts with its supervisor.
-    pub(crate) is_enabled: bool,
-    /// The reason why the service stays down nevertheless.
-    pub(crate) desired: Option<Desired>,
-    /// The digest of the manifest's text, if known.
-    pub(crate) digest: Option<TextDigest>,
-    /// The reason why the definition cannot be read or used. A process of the service that still
-    /// runs is supervised and can be stopped, but the service cannot be started.
-    pub(crate) problem: Option<String>,
-}
-
 /// The exclusive right to change what is installed, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
-
-impl Definition {
-    /// Creates the definition of a service that is not installed.
-    pub fn of_manifest(spec: Spec, dir: &Path, digest: Option<TextDigest>) -> Self {
-        Self {
-            spec: Arc::new(spec),
-            dir: dir.to_owned(),
-            version: 0,
-            is_enabled: true,
-            desired: None,
-            digest,
-            problem: None,
-        }
-    }
-
-    /// Creates a placeholder for a service whose definition is lost, so that it can be stopped like
-    /// any other.
-    pub(crate) fn of_unknown(name: &str) -> Option<Self> {
-        let text = format!("[service.{name}]\ncommand = [\"{name}\"]\n");
-        let spec = manifest::parse(&text, Format::Toml).ok()?.pop()?;
-        Some(Self::of_manifest(spec, Path::new("/"), None))
-    }
-
-    /// The stand-in for an installed service whose definition cannot be read, so that a process of
-    /// it that runs is neither ended nor forgotten.
-    fn unreadable(state: &StateDir, name: &str, problem: String) -> Option<Self> {
-        let record = read_record(state, name).ok();
-        Some(Self {
-            version: record.map_or(0, |record| record.version),
-            is_enabled: false,
-            desired: Some(Desired::Halted {
-                why: problem.clone(),
-                restarts: 0,
-                last_exit: None,
-            }),
-            problem: Some(problem),
-            ..Self::of_unknown(name)?
-        })
-    }
-}
 
 fn all_dir(state: &StateDir) -> PathBuf {
     state.path().join("installed")
@@ -205,7 +146,7 @@ pub fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> Se
 /// registry. If the registry cannot be read, there is none. Blocks.
 ///
 /// # Errors `Busy` if another process keeps the registry locked.
-pub(crate) fn owned_by_others(
+pub fn owned_by_others(
     state: &StateDir,
     names: &[&str],
     token: Option<&str>,
@@ -260,132 +201,26 @@ pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
     }
 }
 
-/// Reads the installed definition of this name.
-///
-/// # Errors A description of the problem, with the service's name.
-pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
-    read_desired(state, name, desired(state, name))
-}
-
-/// Does the same as [`read`], for a service whose desired state is known.
-fn read_desired(
-    state: &StateDir,
-    name: &str,
-    desired: Option<Desired>,
-) -> Result<Definition, String> {
-    let failed = |why: String| format!("cannot load the installed service {name}: {why}");
-    if ServiceName::new(name).is_none() {
-        return Err(failed("this is not a valid service name".to_owned()));
-    }
-    let record = read_record(state, name).map_err(failed)?;
-    let path = manifest_path(&place(state, name), &record);
-    let format = Format::from_extension(&record.manifest_format).ok_or_else(|| {
-        failed(format!(
-            "its manifest format {} is not supported",
-            record.manifest_format
-        ))
-    })?;
-    let source = Source::read_installed(&path, Some(format))
-        .map_err(|error| failed(error.message().to_owned()))?;
-    let manifest = source.based_on(Some(record.base_dir.clone())).load();
-    let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
-    let digest = manifest.digest();
-    let mut specs = manifest.specs.into_iter();
-    let spec = specs.find(|spec| spec.name().as_str() == name);
-    let spec =
-        spec.ok_or_else(|| failed(format!("{} does not define the service", path.display())))?;
-    Ok(Definition {
-        spec: Arc::new(spec.beside_others()),
-        dir: record.base_dir,
-        version: record.version,
-        is_enabled: record.enabled,
-        desired,
-        digest: Some(digest),
-        problem: None,
-    })
-}
-
 /// Reads the record of an installed service.
-///
-/// # Errors
-/// A description of the problem.
-pub fn read_record(state: &StateDir, name: &str) -> Result<Record, String> {
+pub fn read_record(state: &StateDir, name: &str) -> Result<Record, Unreadable> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,
     }
     let path = place(state, name).join(RECORD);
-    let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
-    let bytes = guarded::read(&path, guarded::MANIFEST).map_err(|error| cannot(&error))?;
-    let version: Version = serde_json::from_slice(&bytes).map_err(|error| cannot(&error))?;
-    if version.format != FORMAT {
-        return Err(cannot(&format!("unsupported format {}", version.format)));
-    }
-    serde_json::from_slice(&bytes).map_err(|error| cannot(&error))
+    let load = || -> Result<Record, Cause> {
+        let bytes = guarded::read(&path, guarded::MANIFEST)?;
+        match serde_json::from_slice(&bytes)? {
+            Version { format: FORMAT } => Ok(serde_json::from_slice(&bytes)?),
+            Version { format } => Err(Cause::Format(format)),
+        }
+    };
+    load().map_err(|cause| Unreadable::new(&path, cause))
 }
 
 /// Returns the path of the installed manifest in the directory of its service.
 pub fn manifest_path(place: &Path, record: &Record) -> PathBuf {
     place.join(format!("manifest.{}", record.manifest_format))
-}
-
-/// Returns the definitions of all installed services and of those that are `living`, sorted by
-/// name, and a sentence for each problem. A definition that cannot be read, or that does not fit
-/// the others, is replaced by a stand-in.
-pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
-    let mut problems = Vec::new();
-    let mut found = Vec::new();
-    let mut names = names(state);
-    names.extend_from_slice(living);
-    names.sort();
-    names.dedup();
-    for name in names {
-        let desired = desired::read(state, &name);
-        if let Err(why) = &desired {
-            problems.push(format!(
-                "{name}: {why}; if it is not running, it is not started until `mainstay start {name}`"
-            ));
-        }
-        let definition = read_desired(state, &name, desired::or_halted(desired));
-        found.extend(definition.map_or_else(
-            |why| {
-                problems.push(format!(
-                    "{why}; it cannot be started until it is installed again"
-                ));
-                Definition::unreadable(state, &name, why)
-            },
-            Some,
-        ));
-    }
-    // The first check usually succeeds, because the installation ensures that the services fit
-    // together.
-    loop {
-        let wrong = match graph(&found) {
-            Ok(()) => return (found, problems),
-            Err(error) => error,
-        };
-        problems.push(format!("{wrong}; not started"));
-        let fits = |name: &ServiceName| match &wrong {
-            GraphError::Missing { service, .. } => name != service,
-            GraphError::Cycle(names) => !names.contains(name),
-            // Names are unique.
-            _ => false,
-        };
-        let fitting = found.into_iter().filter_map(|it| {
-            if fits(it.spec.name()) {
-                Some(it)
-            } else {
-                Definition::unreadable(state, it.spec.name().as_str(), wrong.to_string())
-            }
-        });
-        found = fitting.collect();
-    }
-}
-
-/// Checks that the definitions fit together.
-pub fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
-    let specs = definitions.iter().map(|it| Arc::clone(&it.spec));
-    Engine::new(specs, 0).map(drop)
 }
 
 /// Writes the record of a service to this path.

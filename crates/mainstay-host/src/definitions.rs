@@ -1,0 +1,112 @@
+//! Definitions of the services that are installed into the embedded manager, checked like every
+//! manifest, and checked to fit together.
+
+use std::sync::Arc;
+
+use mainstay_core::engine::{Engine, GraphError};
+use mainstay_core::manifest::Format;
+use mainstay_core::spec::ServiceName;
+use mainstay_store::embedded::{self, Definition, Desired};
+use mainstay_store::state_dir::StateDir;
+
+use crate::manifest_file::Source;
+
+/// Reads the installed definition of this name.
+///
+/// # Errors A description of the problem, with the service's name.
+pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+    read_with(state, name, embedded::desired(state, name))
+}
+
+/// Does the same as [`read`], for a service whose desired state is known.
+fn read_with(state: &StateDir, name: &str, desired: Option<Desired>) -> Result<Definition, String> {
+    let failed = |why: String| format!("cannot load the installed service {name}: {why}");
+    if ServiceName::new(name).is_none() {
+        return Err(failed("this is not a valid service name".to_owned()));
+    }
+    let record = embedded::read_record(state, name).map_err(|error| failed(error.to_string()))?;
+    let path = embedded::manifest_path(&embedded::place(state, name), &record);
+    let format = Format::from_extension(&record.manifest_format).ok_or_else(|| {
+        failed(format!(
+            "its manifest format {} is not supported",
+            record.manifest_format
+        ))
+    })?;
+    let source = Source::read_installed(&path, Some(format))
+        .map_err(|error| failed(error.message().to_owned()))?;
+    let manifest = source.based_on(Some(record.base_dir.clone())).load();
+    let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
+    let digest = manifest.digest();
+    let mut specs = manifest.specs.into_iter();
+    let spec = specs.find(|spec| spec.name().as_str() == name);
+    let spec =
+        spec.ok_or_else(|| failed(format!("{} does not define the service", path.display())))?;
+    Ok(Definition {
+        spec: Arc::new(spec.beside_others()),
+        dir: record.base_dir,
+        version: record.version,
+        is_enabled: record.enabled,
+        desired,
+        digest: Some(digest),
+        problem: None,
+    })
+}
+
+/// Returns the definitions of all installed services and of those that are `living`, sorted by
+/// name, and a sentence for each problem. A definition that cannot be read, or that does not fit
+/// the others, is replaced by a stand-in.
+pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>) {
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    let mut names = embedded::names(state);
+    names.extend_from_slice(living);
+    names.sort();
+    names.dedup();
+    for name in names {
+        let desired = embedded::read_desired(state, &name);
+        if let Err(why) = &desired {
+            problems.push(format!(
+                "{name}: {why}; if it is not running, it is not started until `mainstay start {name}`"
+            ));
+        }
+        let definition = read_with(state, &name, embedded::or_halted(desired));
+        found.extend(definition.map_or_else(
+            |why| {
+                problems.push(format!(
+                    "{why}; it cannot be started until it is installed again"
+                ));
+                Definition::unreadable(state, &name, why)
+            },
+            Some,
+        ));
+    }
+    // The first check usually succeeds, because the installation ensures that the services fit
+    // together.
+    loop {
+        let wrong = match graph(&found) {
+            Ok(()) => return (found, problems),
+            Err(error) => error,
+        };
+        problems.push(format!("{wrong}; not started"));
+        let fits = |name: &ServiceName| match &wrong {
+            GraphError::Missing { service, .. } => name != service,
+            GraphError::Cycle(names) => !names.contains(name),
+            // Names are unique.
+            _ => false,
+        };
+        let fitting = found.into_iter().filter_map(|it| {
+            if fits(it.spec.name()) {
+                Some(it)
+            } else {
+                Definition::unreadable(state, it.spec.name().as_str(), wrong.to_string())
+            }
+        });
+        found = fitting.collect();
+    }
+}
+
+/// Checks that the definitions fit together.
+pub fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
+    let specs = definitions.iter().map(|it| Arc::clone(&it.spec));
+    Engine::new(specs, 0).map(drop)
+}
