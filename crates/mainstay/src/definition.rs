@@ -57,7 +57,7 @@ pub fn service(name: impl Into<String>) -> Definition {
 #[derive(Clone)]
 #[must_use = "nothing happens before it is run, installed or controlled"]
 #[cfg_attr(
-    not(all(unix, feature = "managers")),
+    not(unix),
     expect(dead_code, reason = "for managers that are not here")
 )]
 pub struct Definition {

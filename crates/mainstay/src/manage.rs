@@ -90,8 +90,8 @@ impl Manager {
 }
 
 /// Management through this system's service manager ([`Manager::detect`]) or the one that the
-/// definition names. The methods block until the operation is complete, as long as the service makes
-/// progress.
+/// definition names. The methods block until the operation is complete, as long as the service
+/// makes progress.
 ///
 /// Administrator rights are required, except for the status. Errors name the operation and the
 /// object; see [`Error::cure`].

@@ -8,14 +8,13 @@
 //! ulimit; "System Resource Controller".
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use super::checked::{Checked, whole_seconds};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    limit_in, refuse_if, sh,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, sh,
 };
-use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
+use crate::{Definition, Error, Manager, ServiceStatus, State};
 
 const DIR: &str = "/etc/rc.d/init.d";
 /// The maximum length of a name, less than 30 bytes: mkssys, "-s".
@@ -41,139 +40,48 @@ fi
 /// The backend for AIX.
 pub(crate) struct Aix;
 
+const FACTS: Facts = Facts {
+    dir: DIR,
+    traces: Traces::All(&["/usr/bin/mkssys", "/etc/rc.d/init.d"]),
+    signs: &[Sign::Path("/usr/sbin/srcmstr")],
+    ..Facts::of(Manager::Aix)
+};
+
 impl Backend for Aix {
-    fn manager(&self) -> Manager {
-        Manager::Aix
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/usr/bin/mkssys", "/etc/rc.d/init.d"]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/usr/sbin/srcmstr")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
-        self.unit_dir(site).join(name)
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        DIR.into()
-    }
-
-    /// The links that /etc/rc.d/rc runs in run level 2, the run level of AIX.
-    fn switch(&self, name: &str, site: &Site) -> Switch {
-        let link = |kind| {
-            let path = format!("/etc/rc.d/rc2.d/{kind}{name}");
-            Entry::link(path, self.unit_path(name, site))
-        };
-        Switch {
-            on: vec![link("S99"), link("K01")],
-            ..Switch::default()
+        let name = &*definition.name;
+        let mut it = Checked::new(definition, site, sh::can_say);
+        if name.len() > LONGEST_NAME {
+            it.draft.wrong(format!(
+                "the SRC supports names of no more than {LONGEST_NAME} bytes"
+            ));
         }
-    }
-
-    fn take_notice(&self, changed: &[&str], _site: &Site) -> Vec<Call> {
-        let script = |name: &&str| {
-            let path = format!("{DIR}/{name}");
-            Call::new(["/bin/sh", "-c", REGISTER, "sh", &path, name])
-        };
-        changed.iter().map(script).collect()
-    }
-
-    fn let_go(&self, name: &str, _site: &Site) -> Vec<Call> {
-        vec![Call::new(["/usr/bin/rmssys", "-s", name]).may_fail()]
-    }
-
-    fn control(
-        &self,
-        definition: &Definition,
-        order: Order,
-        _state: State,
-        _site: &Site,
-    ) -> Result<Vec<Call>, Error> {
-        let path = format!("{DIR}/{}", definition.name);
-        let call = |verb| Call::new([&*path, verb]);
-        Ok(match order {
-            Order::Start => vec![call("start")],
-            Order::Stop => vec![call("stop")],
-            Order::Restart => vec![call("stop"), call("start")],
-            Order::Reload => vec![call("reload")],
-            Order::Pause | Order::Resume => {
-                return Err(cannot(
-                    definition,
-                    order,
-                    "the SRC does not support pausing",
-                ));
-            }
-        })
-    }
-
-    fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
-        vec![Question::Run(
-            Call::new(["/usr/bin/lssrc", "-s", name]).argv,
-        )]
-    }
-
-    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
-        let answer = answers.first().filter(|answer| answer.code == Some(0))?;
-        status(&answer.text())
-    }
-
-    fn journal(&self, name: &str, _site: &Site) -> String {
-        format!("errpt -a; tail {}", log_path(name))
-    }
-}
-
-fn log_path(name: &str) -> String {
-    format!("/var/log/{name}.log")
-}
-
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let name = &*definition.name;
-    let mut it = Checked::new(definition, site, sh::can_say);
-    if name.len() > LONGEST_NAME {
-        it.wrong.push(format!(
-            "the SRC supports names of no more than {LONGEST_NAME} bytes"
-        ));
-    }
-    let register = register(&mut it);
-    let run = run(&mut it);
-    if !definition.needs.is_empty() {
-        it.lose("start order: services that it needs are not started first");
-    }
-    it.lose_cpus();
-    it.lose_readiness();
-    it.lose_listen();
-    it.lose_tree();
-    refuse_if(name, &it.wrong)?;
-    let reload = match &it.reload {
-        Some(argv) => Some(sh::command_line(argv.iter().copied())),
-        None => definition
-            .accepts
-            .contains(Accepts::RELOAD)
-            .then(|| "kill -HUP \"$pid\"".to_owned()),
-    };
-    let reload = reload.map_or_else(String::new, |command| {
+        let register = register(&mut it);
+        let run = run(&mut it);
+        if !definition.needs.is_empty() {
+            it.lose("start order: services that it needs are not started first");
+        }
+        it.lose_cpus();
+        it.draft.lose_readiness();
+        it.lose_listen();
+        it.draft.lose_tree();
+        let reload = it.reload_of_pid().map_or_else(String::new, |command| {
         format!(
             "reload)\n\tpid=$(lssrc -s {name} | awk '$NF == \"active\" {{ print $(NF - 1) }}')\n\
              \t[ -n \"$pid\" ] || {{ echo \"{name} does not run\" >&2; exit 1; }}\n\t{command}\n\t;;\n"
         )
     });
-    let ready = it.ready_check.iter();
-    let ready = ready.map(|argv| format!("\n\t{}", sh::command_line(argv.iter().copied())));
-    let usage = if reload.is_empty() {
-        "start|stop|status"
-    } else {
-        "start|stop|status|reload"
-    };
-    let text = format!(
-        r#"#!/bin/sh
+        let usage = if reload.is_empty() {
+            "start|stop|status"
+        } else {
+            "start|stop|status|reload"
+        };
+        let text = format!(
+            r#"#!/bin/sh
 # {MARK}
 
 if [ "$1" = run ]; then
@@ -215,13 +123,72 @@ status)
 	;;
 esac
 "#,
-        ready = ready.collect::<String>(),
-        graceful = whole_seconds(definition.graceful),
-    );
-    Ok(Unit {
-        entries: vec![Entry::script(format!("{DIR}/{name}"), text)],
-        losses: it.losses,
-    })
+            ready = it.ready_line(),
+            graceful = whole_seconds(definition.graceful),
+        );
+        it.finish(vec![Entry::script(format!("{DIR}/{name}"), text)])
+    }
+
+    /// The links that /etc/rc.d/rc runs in run level 2, the run level of AIX.
+    fn switch(&self, name: &str, site: &Site) -> Switch {
+        let link = |kind| {
+            let path = format!("/etc/rc.d/rc2.d/{kind}{name}");
+            Entry::link(path, self.unit_path(name, site))
+        };
+        Switch {
+            on: vec![link("S99"), link("K01")],
+            ..Switch::default()
+        }
+    }
+
+    fn take_notice(&self, changed: &[&str], _site: &Site) -> Vec<Call> {
+        let script = |name: &&str| {
+            let path = format!("{DIR}/{name}");
+            Call::new(["/bin/sh", "-c", REGISTER, "sh", &path, name])
+        };
+        changed.iter().map(script).collect()
+    }
+
+    fn let_go(&self, name: &str, _site: &Site) -> Vec<Call> {
+        vec![Call::new(["/usr/bin/rmssys", "-s", name]).may_fail()]
+    }
+
+    fn control(
+        &self,
+        definition: &Definition,
+        order: Order,
+        _state: State,
+        _site: &Site,
+    ) -> Result<Vec<Call>, Unsupported> {
+        let path = format!("{DIR}/{}", definition.name);
+        let call = |verb| Call::new([&*path, verb]);
+        Ok(match order {
+            Order::Start => vec![call("start")],
+            Order::Stop => vec![call("stop")],
+            Order::Restart => vec![call("stop"), call("start")],
+            Order::Reload => vec![call("reload")],
+            Order::Pause | Order::Resume => {
+                return Err(Unsupported("the SRC does not support pausing"));
+            }
+        })
+    }
+
+    fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
+        vec![Question::run(["/usr/bin/lssrc", "-s", name])]
+    }
+
+    fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
+        let answer = answers.first().filter(|answer| answer.code == Some(0))?;
+        status(&answer.text())
+    }
+
+    fn journal(&self, name: &str, _site: &Site) -> String {
+        format!("errpt -a; tail {}", log_path(name))
+    }
+}
+
+fn log_path(name: &str) -> String {
+    format!("/var/log/{name}.log")
 }
 
 /// Returns the script part that creates or updates the subsystem.
@@ -276,20 +243,8 @@ fn run(it: &mut Checked<'_>) -> String {
         text += &sh::read_env_file(path, &it.env);
     }
     text += &sh::exports(&it.env);
-    for (limit, value) in &it.definition.limits {
-        // In units of 512 bytes: ulimit.
-        let (option, unit) = match limit {
-            Limit::OpenFiles => ("-n", 1),
-            Limit::Processes => ("-u", 1),
-            Limit::CoreSize => ("-c", 512),
-            Limit::LockedMemory => {
-                it.lose("limit of locked memory");
-                continue;
-            }
-        };
-        let value = limit_in(unit, *value);
-        let _infallible = writeln!(text, "ulimit {option} {value} || exit 78");
-    }
+    // In units of 512 bytes: ulimit.
+    text += &it.ulimits(None, 78);
     if let Some(dir) = it.working_dir {
         let _infallible = writeln!(text, "cd {} || exit 78", sh::quoted(dir));
     }
@@ -303,24 +258,14 @@ fn status(said: &str) -> Option<ServiceStatus> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |word: &&str| word.parse::<u32>().ok();
-        let stopped = ServiceStatus::stopped(0);
-        Some(match words[..] {
-            [_, .., ref pid, "active"] => ServiceStatus {
-                state: State::Running,
-                pid: Some(number(pid)?),
-                ..stopped
-            },
-            [_, .., "stopping"] | [_, .., "warned", "to", "stop"] => ServiceStatus {
-                state: State::StopPending,
-                ..stopped
-            },
-            [_, .., "starting"] => ServiceStatus {
-                state: State::StartPending,
-                ..stopped
-            },
-            [_, .., "inoperative"] => stopped,
+        let (state, pid) = match words[..] {
+            [_, .., ref pid, "active"] => (State::Running, Some(number(pid)?)),
+            [_, .., "stopping"] | [_, .., "warned", "to", "stop"] => (State::StopPending, None),
+            [_, .., "starting"] => (State::StartPending, None),
+            [_, .., "inoperative"] => (State::Stopped, None),
             _ => return None,
-        })
+        };
+        Some(ServiceStatus::new(state, pid))
     };
     let all: Vec<ServiceStatus> = said.lines().skip(1).filter_map(line).collect();
     let running = all.iter().find(|status| status.state != State::Stopped);
@@ -335,7 +280,7 @@ mod tests {
     use crate::{Account, service};
 
     fn text_of(definition: &Definition) -> (String, Vec<String>) {
-        let unit = unit(definition, &examples::site()).unwrap();
+        let unit = Aix.unit(definition, &examples::site()).unwrap();
         match unit.entries.into_iter().next().unwrap().content {
             Content::File { text, .. } => (text, unit.losses),
             Content::Link(_) => unreachable!("a script is a file"),
@@ -401,7 +346,7 @@ mod tests {
             ]
         );
         let long = service("a".repeat(30)).account(Account::LocalSystem);
-        let error = unit(&long, &examples::site()).unwrap_err().to_string();
+        let error = Aix.unit(&long, &examples::site()).unwrap_err().to_string();
         assert!(error.contains("no more than 29 bytes"), "{error}");
     }
 

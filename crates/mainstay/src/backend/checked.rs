@@ -2,14 +2,14 @@
 //! contracts of their own like systemd's. The mistakes and the unsupported settings are the same
 //! for all of them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::sh::is_name;
-use super::{Call, Order, SIGNALS, Site, cannot, program};
-use crate::definition::wrong_name;
-use crate::{Accepts, Account, Definition, Error, Readiness, Scope, Start};
+use super::draft::Draft;
+use super::{Call, Entry, Site, Unit, Unsupported, limit_in, program, sh};
+use crate::{Accepts, Account, Definition, Error, Limit, Scope};
 
 /// A definition, prepared for a manager.
 pub(super) struct Checked<'a> {
@@ -23,8 +23,7 @@ pub(super) struct Checked<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) reload: Option<Vec<&'a str>>,
     pub(super) ready_check: Option<Vec<&'a str>>,
-    pub(super) wrong: Vec<String>,
-    pub(super) losses: Vec<String>,
+    pub(super) draft: Draft<'a>,
     can_say: fn(char) -> bool,
 }
 
@@ -44,34 +43,32 @@ impl<'a> Checked<'a> {
             user: None,
             reload: None,
             ready_check: None,
-            wrong: wrong_name(&definition.name).into_iter().collect(),
-            losses: Vec::new(),
+            draft: Draft::new(definition, site),
             can_say,
         };
         it.commands(program(definition, site));
         it.environment();
         it.account();
-        if !SIGNALS.contains(&&*definition.stop_signal) {
-            it.wrong.push(format!(
-                "the stop signal {:?} is not supported: use one of {}",
-                definition.stop_signal,
-                SIGNALS.join(", ")
-            ));
+        it.draft.check_signal("stop", &definition.stop_signal);
+        if it.user.is_some() {
+            it.lose_env_file();
         }
-        if it.env_file.is_some() && it.user.is_some() {
-            it.lose("reading `env_file` as root: the user of the service must be able to read it");
-        }
-        if definition.watchdog.is_some() {
-            it.lose("`watchdog`: a service that hangs is not restarted");
-        }
-        if definition.start == Start::Disabled {
-            it.lose("disabled start: it does not start at boot, but can be started");
-        }
+        it.draft.lose_watchdog();
+        it.draft.lose_disabled();
         it
     }
 
+    /// Reports a setting that the manager does not support.
     pub(super) fn lose(&mut self, what: impl Into<String>) {
-        self.losses.push(what.into());
+        self.draft.lose(what);
+    }
+
+    /// Returns the unit.
+    ///
+    /// # Errors
+    /// If there are mistakes. All of them are reported at once.
+    pub(super) fn finish(self, entries: Vec<Entry>) -> Result<Unit, Error> {
+        self.draft.finish(entries)
     }
 
     /// Returns the text, or reports a mistake and returns `None` if the manager's files cannot
@@ -79,7 +76,7 @@ impl<'a> Checked<'a> {
     pub(super) fn text(&mut self, what: &str, text: &'a OsStr) -> Option<&'a str> {
         let said = text.to_str().filter(|text| text.chars().all(self.can_say));
         if said.is_none() {
-            self.wrong.push(format!(
+            self.draft.wrong(format!(
                 "{what} contains an unsupported control character or invalid UTF-8"
             ));
         }
@@ -89,13 +86,13 @@ impl<'a> Checked<'a> {
     fn path(&mut self, what: &str, path: &'a Path) -> Option<&'a str> {
         if !path.is_absolute() {
             let path = path.display();
-            self.wrong
-                .push(format!("{what} {path} is not an absolute path"));
+            self.draft
+                .wrong(format!("{what} {path} is not an absolute path"));
         }
         self.text(what, path.as_os_str())
     }
 
-    fn words(&mut self, what: &str, words: &'a [std::ffi::OsString]) -> Vec<&'a str> {
+    fn words(&mut self, what: &str, words: &'a [OsString]) -> Vec<&'a str> {
         let words = words.iter();
         words.filter_map(|word| self.text(what, word)).collect()
     }
@@ -125,12 +122,9 @@ impl<'a> Checked<'a> {
 
     fn environment(&mut self) {
         for (name, value) in &self.definition.env {
-            if is_name(name) && value.chars().all(self.can_say) {
+            let is_sayable = value.chars().all(self.can_say);
+            if self.draft.check_variable(name, is_sayable) {
                 self.env.push((name, value));
-            } else {
-                self.wrong.push(format!(
-                    "the variable {name:?} has an unsupported name or value"
-                ));
             }
         }
         if let Some(path) = &self.definition.env_file {
@@ -142,21 +136,11 @@ impl<'a> Checked<'a> {
         match (self.definition.scope, &self.definition.account) {
             (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
             (Scope::User, _) => self.lose("account: a user service runs as its user"),
-            (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
-                let wrong = "this system has no accounts for single services: use a user (--account user:NAME), or local-system";
-                self.wrong.push(wrong.to_owned());
-            }
             (Scope::System, Account::User(user, _)) => {
-                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-                if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
-                    self.wrong
-                        .push(format!("{user:?} is not a valid user name"));
-                }
+                self.draft.check_user(user);
                 self.user = Some(user);
             }
-            (Scope::System, Account::Managed(account)) => {
-                self.wrong.push(format!("{account} is a Windows account"));
-            }
+            (Scope::System, account) => self.draft.refuse_account(account),
         }
     }
 
@@ -181,12 +165,6 @@ impl<'a> Checked<'a> {
         Some(first)
     }
 
-    pub(super) fn lose_readiness(&mut self) {
-        if self.definition.readiness == Readiness::Notify && self.ready_check.is_none() {
-            self.lose("readiness: it counts as ready as soon as its program runs");
-        }
-    }
-
     pub(super) fn lose_cpus(&mut self) {
         if !self.definition.cpus.is_empty() {
             self.lose("CPU affinity");
@@ -206,19 +184,54 @@ impl<'a> Checked<'a> {
         }
     }
 
-    pub(super) fn lose_tree(&mut self) {
-        if self.definition.stop_scope == crate::StopScope::Tree {
-            self.lose("stop of the process tree: only the main process receives the stop signal");
+    pub(super) fn lose_env_file(&mut self) {
+        if self.definition.env_file.is_some() {
+            self.lose(
+                "reading `env_file` as root: the user of the service must be able to read it",
+            );
         }
     }
 
-    pub(super) fn title(&self) -> Option<&'a str> {
-        let Definition {
-            description,
-            display_name,
-            ..
-        } = self.definition;
-        description.as_deref().or(display_name.as_deref())
+    /// Returns the reload command as a line of a script.
+    pub(super) fn reload_line(&self) -> Option<String> {
+        let argv = self.reload.as_ref()?;
+        Some(sh::command_line(argv.iter().copied()))
+    }
+
+    /// Returns the line of a script that reloads the configuration of the process `$pid`, if the
+    /// service supports that.
+    pub(super) fn reload_of_pid(&self) -> Option<String> {
+        let is_told = self.definition.accepts.contains(Accepts::RELOAD);
+        self.reload_line()
+            .or_else(|| is_told.then(|| "kill -HUP \"$pid\"".to_owned()))
+    }
+
+    /// Returns the ready check as the last line of a script, without a line break at its end.
+    pub(super) fn ready_line(&self) -> String {
+        let argv = self.ready_check.iter();
+        argv.map(|argv| format!("\n\t{}", sh::command_line(argv.iter().copied())))
+            .collect()
+    }
+
+    /// Returns `ulimit` commands for a shell, which exits with this code if one of them fails.
+    /// Memory can be locked in units of so many bytes, if at all.
+    pub(super) fn ulimits(&mut self, locked_unit: Option<u64>, failure: u8) -> String {
+        let mut text = String::new();
+        for (limit, value) in &self.definition.limits {
+            let (option, unit) = match (limit, locked_unit) {
+                (Limit::OpenFiles, _) => ("-n", 1),
+                (Limit::Processes, _) => ("-u", 1),
+                (Limit::CoreSize, _) => ("-c", 512),
+                (Limit::LockedMemory, Some(unit)) => ("-l", unit),
+                (Limit::LockedMemory, None) => {
+                    self.lose("limit of locked memory");
+                    continue;
+                }
+            };
+            let value = limit_in(unit, *value);
+            let _infallible = writeln!(text, "ulimit {option} {value} || exit {failure}");
+        }
+        text
     }
 }
 
@@ -241,16 +254,14 @@ pub(super) fn ready_check(definition: &Definition) -> Option<Call> {
 /// Returns the calls that reload the configuration: the definition's own command, or `hangup`,
 /// which sends SIGHUP. If the service supports neither, it is left alone, because the signal would
 /// terminate it.
-pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>, Error> {
+pub(super) fn reload(definition: &Definition, hangup: Call) -> Result<Vec<Call>, Unsupported> {
     match &definition.reload_command {
         Some(argv) => {
             let words: Option<Vec<&str>> = argv.iter().map(|word| word.to_str()).collect();
             Ok(words.map(Call::new).into_iter().collect())
         }
         None if definition.accepts.contains(Accepts::RELOAD) => Ok(vec![hangup]),
-        None => Err(cannot(
-            definition,
-            Order::Reload,
+        None => Err(Unsupported(
             "it does not accept reloads: see Definition::accepts",
         )),
     }

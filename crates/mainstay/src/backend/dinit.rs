@@ -11,10 +11,9 @@ use std::time::Duration;
 use super::checked::{Checked, whole_seconds};
 use super::run_script::{self, Dialect, READY, shell, text};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    refuse_if, sh,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, sh,
 };
-use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{
     Accepts, Account, Definition, Error, Limit, Manager, Scope, ServiceStatus, State, StopScope,
 };
@@ -46,34 +45,133 @@ const LINE: &str = r#"dinitctl "$1" list | grep -E "^.{9}] $2( \(|\$)""#;
 /// dinit, for the system or a user.
 pub(crate) struct Dinit;
 
+const FACTS: Facts = Facts {
+    has_users: true,
+    traces: Traces::All(&["/etc/dinit.d"]),
+    // If dinit is started as /sbin/init, its process is named init.
+    signs: &[
+        Sign::Init("dinit"),
+        Sign::Path("/run/dinitctl"),
+        Sign::Path("/dev/dinitctl"),
+    ],
+    ..Facts::of(Manager::Dinit)
+};
+
 impl Backend for Dinit {
-    fn manager(&self) -> Manager {
-        Manager::Dinit
-    }
-
-    fn has_users(&self) -> bool {
-        true
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/dinit.d"]
-    }
-
-    /// If dinit is started as /sbin/init, its process is named init.
-    fn signs(&self) -> &'static [Sign] {
-        &[
-            Sign::Init("dinit"),
-            Sign::Path("/run/dinitctl"),
-            Sign::Path("/dev/dinitctl"),
-        ]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
-        dir(site).join(name)
+        let Definition {
+            name,
+            needs,
+            wants,
+            recovery,
+            start_timeout,
+            graceful,
+            stop_signal,
+            stop_scope,
+            limits,
+            supervises,
+            ..
+        } = definition;
+        let mut checked = Checked::new(definition, site, sh::can_say);
+        let run_path = own_dir(name, site).join("run");
+        let command = run_path.to_str().and_then(quoted);
+        if command.is_none() {
+            let path = run_path.display();
+            checked.draft.wrong(format!(
+                "the path {path} contains characters that not every version of dinit supports"
+            ));
+        }
+        if stop_signal == "WINCH" {
+            checked
+                .draft
+                .wrong("the stop signal WINCH is not supported by dinit");
+        }
+        run_script::check_needs(&mut checked);
+        lose(&mut checked, site);
+        let restarts = recovery.limit.map(|(starts, _)| starts.saturating_sub(1));
+        let mut lines = format!("# {MARK}\n");
+        if let Some(title) = checked.draft.title() {
+            let title: Vec<&str> = title.split(char::is_control).collect();
+            let _infallible = writeln!(lines, "# {}", title.join(" ").trim_end_matches('\\'));
+        }
+        let mut line = |key: &str, value: &str| {
+            let _infallible = writeln!(lines, "{key} = {value}");
+        };
+        line("type", "process");
+        line("command", &command.unwrap_or_default());
+        if let Some(user) = checked.user {
+            line("run-as", user);
+        }
+        if site.scope == Scope::System {
+            line("logfile", &log_path(name));
+        }
+        for need in needs {
+            line("depends-on", need);
+        }
+        for want in wants {
+            line("waits-for", want);
+        }
+        if run_script::is_told(definition) {
+            line("ready-notification", &format!("pipefd:{READY}"));
+        }
+        // A version that cannot tell exits apart would also restart the service after a final exit.
+        let pause = recovery.restart_after.first();
+        let pause = pause.filter(|_| !recovery.crashes_only && restarts != Some(0));
+        line(
+            "restart",
+            match pause {
+                None => "false",
+                Some(_) if site.version >= ON_FAILURE => "on-failure",
+                Some(_) => "true",
+            },
+        );
+        if let Some(pause) = pause {
+            // Services that depend on it keep running meanwhile.
+            line("smooth-recovery", "true");
+            line("restart-delay", &seconds(*pause));
+            let window = recovery.limit.map_or(Duration::ZERO, |(_, window)| window);
+            if restarts.is_some() {
+                line("restart-limit-interval", &seconds(window));
+            }
+            // 0 means no limit.
+            line("restart-limit-count", &restarts.unwrap_or(0).to_string());
+        }
+        line("start-timeout", &whole_seconds(*start_timeout).to_string());
+        line("stop-timeout", &whole_seconds(*graceful).to_string());
+        if stop_signal != "TERM" {
+            line("term-signal", stop_signal);
+        }
+        if *supervises || *stop_scope == StopScope::Main {
+            line("options", "signal-process-only");
+        }
+        for (limit, key) in [
+            (Limit::OpenFiles, "rlimit-nofile"),
+            (Limit::CoreSize, "rlimit-core"),
+        ] {
+            if let Some(value) = limits.get(&limit) {
+                // dinit-service(5).
+                let value = match *value {
+                    u64::MAX => "-".to_owned(),
+                    value => value.to_string(),
+                };
+                line(key, &value);
+            }
+        }
+        let mut entries = vec![
+            Entry::file(dir(site).join(name), lines),
+            Entry::script(run_path, run_script::run(&checked, &DIALECT)),
+        ];
+        let reload = run_script::reload(&checked, &DIALECT);
+        if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
+            let refusal = || run_script::refusal(&checked);
+            let path = own_dir(name, site).join("reload");
+            entries.push(Entry::script(path, reload.unwrap_or_else(refusal)));
+        }
+        checked.finish(entries)
     }
 
     fn unit_dir(&self, site: &Site) -> PathBuf {
@@ -119,7 +217,7 @@ impl Backend for Dinit {
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let name = &*definition.name;
         let call = |verb| dinitctl(site, &[verb, name]);
         Ok(match (order, state) {
@@ -133,11 +231,7 @@ impl Backend for Dinit {
                 vec![reload]
             }
             (Order::Pause | Order::Resume, _) => {
-                return Err(cannot(
-                    definition,
-                    order,
-                    "dinit does not support pausing: stop it",
-                ));
+                return Err(Unsupported("dinit does not support pausing: stop it"));
             }
         })
     }
@@ -148,7 +242,7 @@ impl Backend for Dinit {
         let files = std::iter::once(self.unit_path(name, site)).chain(others);
         let instance = instance(site).to_owned();
         let line = shell(LINE, [instance, name.to_owned()]).argv;
-        std::iter::once(Question::Run(line))
+        std::iter::once(Question::run(line))
             .chain(files.map(Question::Read))
             .collect()
     }
@@ -156,12 +250,12 @@ impl Backend for Dinit {
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
         let (line, files) = answers.split_first()?;
         let is_there = files.iter().any(|file| file.code == Some(0));
-        read_line(&line.text()).or_else(|| is_there.then(|| status(State::Stopped, None, 0)))
+        read_line(&line.text())
+            .or_else(|| is_there.then(|| ServiceStatus::new(State::Stopped, None)))
     }
 
     fn version_question(&self) -> Option<Question> {
-        let argv = ["dinitctl", "--version"].map(str::to_owned);
-        Some(Question::Run(argv.into()))
+        Some(Question::run(["dinitctl", "--version"]))
     }
 
     /// Parses `Dinit version 0.19.4.` and uses the middle number. All beta releases are 0, which is
@@ -210,121 +304,6 @@ fn dinitctl(site: &Site, arguments: &[&str]) -> Call {
     Call::new(words.iter().chain(arguments).copied())
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let Definition {
-        name,
-        needs,
-        wants,
-        recovery,
-        start_timeout,
-        graceful,
-        stop_signal,
-        stop_scope,
-        limits,
-        supervises,
-        ..
-    } = definition;
-    let mut checked = Checked::new(definition, site, sh::can_say);
-    let run_path = own_dir(name, site).join("run");
-    let command = run_path.to_str().and_then(quoted);
-    if command.is_none() {
-        let path = run_path.display();
-        checked.wrong.push(format!(
-            "the path {path} contains characters that not every version of dinit supports"
-        ));
-    }
-    if stop_signal == "WINCH" {
-        let wrong = "the stop signal WINCH is not supported by dinit";
-        checked.wrong.push(wrong.to_owned());
-    }
-    run_script::check_needs(&mut checked);
-    lose(&mut checked, site);
-    let restarts = recovery.limit.map(|(starts, _)| starts.saturating_sub(1));
-    let mut lines = format!("# {MARK}\n");
-    if let Some(title) = checked.title() {
-        let title: Vec<&str> = title.split(char::is_control).collect();
-        let _infallible = writeln!(lines, "# {}", title.join(" ").trim_end_matches('\\'));
-    }
-    let mut line = |key: &str, value: &str| {
-        let _infallible = writeln!(lines, "{key} = {value}");
-    };
-    line("type", "process");
-    line("command", &command.unwrap_or_default());
-    if let Some(user) = checked.user {
-        line("run-as", user);
-    }
-    if site.scope == Scope::System {
-        line("logfile", &log_path(name));
-    }
-    for need in needs {
-        line("depends-on", need);
-    }
-    for want in wants {
-        line("waits-for", want);
-    }
-    if run_script::is_told(definition) {
-        line("ready-notification", &format!("pipefd:{READY}"));
-    }
-    // A version that cannot tell exits apart would also restart the service after a final exit.
-    let pause = recovery.restart_after.first();
-    let pause = pause.filter(|_| !recovery.crashes_only && restarts != Some(0));
-    line(
-        "restart",
-        match pause {
-            None => "false",
-            Some(_) if site.version >= ON_FAILURE => "on-failure",
-            Some(_) => "true",
-        },
-    );
-    if let Some(pause) = pause {
-        // Services that depend on it keep running meanwhile.
-        line("smooth-recovery", "true");
-        line("restart-delay", &seconds(*pause));
-        let window = recovery.limit.map_or(Duration::ZERO, |(_, window)| window);
-        if restarts.is_some() {
-            line("restart-limit-interval", &seconds(window));
-        }
-        // 0 means no limit.
-        line("restart-limit-count", &restarts.unwrap_or(0).to_string());
-    }
-    line("start-timeout", &whole_seconds(*start_timeout).to_string());
-    line("stop-timeout", &whole_seconds(*graceful).to_string());
-    if stop_signal != "TERM" {
-        line("term-signal", stop_signal);
-    }
-    if *supervises || *stop_scope == StopScope::Main {
-        line("options", "signal-process-only");
-    }
-    for (limit, key) in [
-        (Limit::OpenFiles, "rlimit-nofile"),
-        (Limit::CoreSize, "rlimit-core"),
-    ] {
-        if let Some(value) = limits.get(&limit) {
-            // dinit-service(5).
-            let value = match *value {
-                u64::MAX => "-".to_owned(),
-                value => value.to_string(),
-            };
-            line(key, &value);
-        }
-    }
-    refuse_if(name, &checked.wrong)?;
-    let mut entries = vec![
-        Entry::file(dir(site).join(name), lines),
-        Entry::script(run_path, run_script::run(&checked, &DIALECT)),
-    ];
-    let reload = run_script::reload(&checked, &DIALECT);
-    if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
-        let refusal = || run_script::refusal(&checked);
-        let path = own_dir(name, site).join("reload");
-        entries.push(Entry::script(path, reload.unwrap_or_else(refusal)));
-    }
-    Ok(Unit {
-        entries,
-        losses: checked.losses,
-    })
-}
-
 /// Reports the settings that dinit does not support.
 fn lose(checked: &mut Checked<'_>, site: &Site) {
     let Definition {
@@ -362,7 +341,7 @@ fn lose(checked: &mut Checked<'_>, site: &Site) {
         }
     }
     if !supervises && *stop_scope == StopScope::Main {
-        checked.lose("remaining processes: they are not killed");
+        checked.draft.lose_remains();
     }
     if is_user && nice.is_some_and(|nice| nice < 0) {
         checked.lose("negative nice value of a program that runs as a user");
@@ -371,8 +350,8 @@ fn lose(checked: &mut Checked<'_>, site: &Site) {
     if is_user && limits.keys().any(is_raised) {
         checked.lose("limits of processes and locked memory above those of dinit");
     }
-    if is_user && checked.env_file.is_some() {
-        checked.lose("reading `env_file` as root: the user of the service must be able to read it");
+    if is_user {
+        checked.lose_env_file();
     }
     if is_user && reload_command.is_some() {
         checked.lose("reload command as the user of the service: it runs as root");
@@ -395,17 +374,6 @@ fn seconds(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => duration.as_secs().to_string(),
         millis => format!("{}.{millis:03}", duration.as_secs()),
-    }
-}
-
-fn status(state: State, pid: Option<u32>, own_code: u32) -> ServiceStatus {
-    ServiceStatus {
-        state,
-        pid,
-        code: if own_code == 0 { 0 } else { SERVICE_SPECIFIC },
-        own_code,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
     }
 }
 
@@ -435,7 +403,7 @@ fn read_line(line: &str) -> Option<ServiceStatus> {
         (b'X', None, None) => 1,
         _ => 0,
     };
-    Some(status(state, detail("pid"), code))
+    Some(ServiceStatus::new(state, detail("pid")).exited(code))
 }
 
 #[cfg(test)]
@@ -517,7 +485,7 @@ mod tests {
         #[test]
         fn a_path_arrives_as_it_is(name in "[ a-c\"\\\\#=':;%é/+]{0,20}") {
             let site = site(20, &format!("/home/{name}"));
-            let unit = unit(&service("orders").scope(Scope::User), &site).unwrap();
+            let unit = Dinit.unit(&service("orders").scope(Scope::User), &site).unwrap();
             let path = format!("/home/{name}");
             let path = Path::new(&path).join("dinit.d/orders.d/run");
             prop_assert_eq!(command(&unit), [path.to_str().unwrap()]);
@@ -529,7 +497,7 @@ mod tests {
     fn what_versions_read_in_their_own_way_is_refused() {
         for dir in ["/home/$A", "/home/a\nb", "/home/a\tb"] {
             let definition = service("orders").scope(Scope::User).stop_signal("WINCH");
-            let error = unit(&definition, &site(20, dir)).unwrap_err();
+            let error = Dinit.unit(&definition, &site(20, dir)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             let text = error.to_string();
             assert!(
@@ -542,7 +510,7 @@ mod tests {
     #[test]
     fn descriptions_hold_plain_words() {
         for definition in [golden::library(), golden::hosted(), golden::direct()] {
-            let unit = unit(&definition, &golden::site()).unwrap();
+            let unit = Dinit.unit(&definition, &golden::site()).unwrap();
             for line in text_of(&unit.entries[0]).lines() {
                 read(line).unwrap();
             }
@@ -558,7 +526,7 @@ mod tests {
                 ..Recovery::default()
             };
             let definition = golden::library().recovery(recovery);
-            let unit = unit(&definition, &golden::site()).unwrap();
+            let unit = Dinit.unit(&definition, &golden::site()).unwrap();
             text_of(&unit.entries[0]).to_owned()
         };
         assert!(text(3).contains("restart-limit-count = 2\n"));
@@ -569,7 +537,7 @@ mod tests {
     #[test]
     fn older_dinits_start_it_again_after_each_end() {
         let definition = service("orders").account(Account::LocalSystem);
-        let unit = unit(&definition, &site(0, "")).unwrap();
+        let unit = Dinit.unit(&definition, &site(0, "")).unwrap();
         assert!(text_of(&unit.entries[0]).contains("restart = true\n"));
         let losses = unit.losses.join("\n");
         assert!(

@@ -189,7 +189,7 @@ fn every_manager_is_told_a_dozen_services() {
             };
             let _infallible = writeln!(text, "##### {case}\n");
             match backend.unit(&definition, &site) {
-                _ if definition.scope == Scope::User && !backend.has_users() => {
+                _ if definition.scope == Scope::User && !backend.facts().has_users => {
                     text += "it has no services of users\n\n";
                 }
                 Ok(unit) => show(&unit, &mut text),

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::checked::{self, Checked, whole_seconds};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    refuse_if, sh, xml,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, sh, xml,
 };
 use crate::{Definition, Error, Limit, Manager, Scope, ServiceStatus, Start, State};
 
@@ -54,29 +54,64 @@ exit $code
 /// The backend for macOS.
 pub(crate) struct Launchd;
 
+const FACTS: Facts = Facts {
+    has_users: true,
+    traces: Traces::All(&["/Library/LaunchDaemons"]),
+    signs: &[Sign::Path("/System/Library/LaunchDaemons")],
+    suffix: ".plist",
+    ..Facts::of(Manager::Launchd)
+};
+
 impl Backend for Launchd {
-    fn manager(&self) -> Manager {
-        Manager::Launchd
-    }
-
-    fn has_users(&self) -> bool {
-        true
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/Library/LaunchDaemons"]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/System/Library/LaunchDaemons")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
-        self.unit_dir(site).join(format!("{name}.plist"))
+        let name = &*definition.name;
+        let mut it = Checked::new(definition, site, xml::can_say);
+        let mut keys = vec![("Label", Value::from(name))];
+        keys.extend(
+            it.draft
+                .title()
+                .map(|title| ("ServiceDescription", title.into())),
+        );
+        if let Some(title) = it.draft.title() {
+            it.text("the description", title.as_ref());
+        }
+        program(&it, &mut keys);
+        keys.push(("RunAtLoad", Value::Flag(true)));
+        recovery(&mut it, &mut keys);
+        keys.push(("ExitTimeOut", seconds(definition.graceful)));
+        if definition.supervises {
+            keys.push(("AbandonProcessGroup", Value::Flag(true)));
+        }
+        // Other process types are throttled in CPU and disk use.
+        keys.push(("ProcessType", "Interactive".into()));
+        resources(&mut it, &mut keys);
+        sockets(&mut it, &mut keys);
+        let log = log_path(name, site);
+        keys.push(("StandardOutPath", Value::Text(log.clone())));
+        keys.push(("StandardErrorPath", Value::Text(log)));
+        if matches!(definition.start, Start::Manual | Start::Disabled) {
+            keys.push(("Disabled", Value::Flag(true)));
+        }
+        if definition.stop_signal != "TERM" {
+            it.lose(format!(
+                "stop signal {}: it receives SIGTERM",
+                definition.stop_signal
+            ));
+        }
+        if !definition.needs.is_empty() {
+            it.lose("start order: services that it needs are not started first");
+        }
+        it.draft.lose_tree();
+        it.lose_cpus();
+        it.draft.lose_readiness();
+        let mut text = format!("{HEAD}\n<!-- {MARK} -->\n<plist version=\"1.0\">\n");
+        Value::Keys(keys).write(0, &mut text);
+        text += "</plist>\n";
+        it.finish(vec![Entry::file(self.unit_path(name, site), text)])
     }
 
     fn unit_dir(&self, site: &Site) -> PathBuf {
@@ -84,10 +119,6 @@ impl Backend for Launchd {
             Scope::System => "/Library/LaunchDaemons".into(),
             Scope::User => site.home_dir.join("Library/LaunchAgents"),
         }
-    }
-
-    fn listed(&self, file: &str) -> Option<String> {
-        file.strip_suffix(".plist").map(str::to_owned)
     }
 
     /// launchd stores the enablement itself, not in the files: launchctl(1).
@@ -102,7 +133,7 @@ impl Backend for Launchd {
     fn enabled_questions(&self, name: &str, site: &Site) -> Vec<Question> {
         let call = Call::new(["launchctl", "print-disabled", &domain(site)]);
         let path = self.unit_path(name, site);
-        vec![Question::Run(call.argv), Question::Read(path)]
+        vec![Question::run(call.argv), Question::Read(path)]
     }
 
     fn is_enabled(&self, name: &str, answers: &[Answer]) -> bool {
@@ -121,10 +152,6 @@ impl Backend for Launchd {
         }
     }
 
-    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
-    }
-
     /// The service may be loaded without a process. launchd remembers a disabled label forever, so
     /// it is enabled again for the next service with this name.
     fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
@@ -140,7 +167,7 @@ impl Backend for Launchd {
         order: Order,
         _state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let name = &*definition.name;
         let unload = script(UNLOAD, [target(name, site)]);
         match order {
@@ -155,18 +182,14 @@ impl Backend for Launchd {
                 let hangup = Call::new(["launchctl", "kill", "SIGHUP", &target(name, site)]);
                 checked::reload(definition, hangup)
             }
-            Order::Pause | Order::Resume => Err(cannot(
-                definition,
-                order,
-                "launchd does not support pausing",
-            )),
+            Order::Pause | Order::Resume => Err(Unsupported("launchd does not support pausing")),
         }
     }
 
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
         vec![
             Question::Read(self.unit_path(name, site)),
-            Question::Run(Call::new(["launchctl", "print", &target(name, site)]).argv),
+            Question::run(["launchctl", "print", &target(name, site)]),
         ]
     }
 
@@ -174,7 +197,7 @@ impl Backend for Launchd {
         let [file, loaded] = answers else { return None };
         match (file.code, loaded.code) {
             (_, Some(0)) => Some(status(&loaded.text(), &file.text())),
-            (Some(0), _) => Some(ServiceStatus::stopped(0)),
+            (Some(0), _) => Some(ServiceStatus::new(State::Stopped, None)),
             _ => None,
         }
     }
@@ -267,53 +290,6 @@ fn seconds(duration: Duration) -> Value {
     Value::Number(whole_seconds(duration).try_into().unwrap_or(i64::MAX))
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let name = &*definition.name;
-    let mut it = Checked::new(definition, site, xml::can_say);
-    let mut keys = vec![("Label", Value::from(name))];
-    keys.extend(it.title().map(|title| ("ServiceDescription", title.into())));
-    if let Some(title) = it.title() {
-        it.text("the description", title.as_ref());
-    }
-    program(&it, &mut keys);
-    keys.push(("RunAtLoad", Value::Flag(true)));
-    recovery(&mut it, &mut keys);
-    keys.push(("ExitTimeOut", seconds(definition.graceful)));
-    if definition.supervises {
-        keys.push(("AbandonProcessGroup", Value::Flag(true)));
-    }
-    // Other process types are throttled in CPU and disk use.
-    keys.push(("ProcessType", "Interactive".into()));
-    resources(&mut it, &mut keys);
-    sockets(&mut it, &mut keys);
-    let log = log_path(name, site);
-    keys.push(("StandardOutPath", Value::Text(log.clone())));
-    keys.push(("StandardErrorPath", Value::Text(log)));
-    if matches!(definition.start, Start::Manual | Start::Disabled) {
-        keys.push(("Disabled", Value::Flag(true)));
-    }
-    if definition.stop_signal != "TERM" {
-        it.lose(format!(
-            "stop signal {}: it receives SIGTERM",
-            definition.stop_signal
-        ));
-    }
-    if !definition.needs.is_empty() {
-        it.lose("start order: services that it needs are not started first");
-    }
-    it.lose_tree();
-    it.lose_cpus();
-    it.lose_readiness();
-    refuse_if(name, &it.wrong)?;
-    let mut text = format!("{HEAD}\n<!-- {MARK} -->\n<plist version=\"1.0\">\n");
-    Value::Keys(keys).write(0, &mut text);
-    text += "</plist>\n";
-    Ok(Unit {
-        entries: vec![Entry::file(Launchd.unit_path(name, site), text)],
-        losses: it.losses,
-    })
-}
-
 fn program(it: &Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     let argv = match it.env_file {
         None => Value::texts(it.argv.iter().copied()),
@@ -367,8 +343,8 @@ fn resources(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
         match i64::try_from(*value) {
             Ok(value) => all.push((key, value)),
             Err(_) => it
-                .wrong
-                .push(format!("the limit {value} is greater than {}", i64::MAX)),
+                .draft
+                .wrong(format!("the limit {value} is greater than {}", i64::MAX)),
         }
     }
     if !all.is_empty() {
@@ -382,11 +358,7 @@ fn resources(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
 fn sockets(it: &mut Checked<'_>, keys: &mut Vec<(&'static str, Value)>) {
     let mut sockets = Vec::new();
     for address in &it.definition.listen {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]:._/-".contains(&byte);
-        if address.is_empty() || !address.bytes().all(is_plain) {
-            it.wrong
-                .push(format!("{address:?} is not a valid address to listen on"));
-        }
+        it.draft.check_address(address);
         let socket = match (address.starts_with('/'), address.rsplit_once(':')) {
             (true, _) => vec![("SockPathName", address.as_str().into())],
             (false, Some((host, port))) => {
@@ -447,25 +419,12 @@ fn status(said: &str, file: &str) -> ServiceStatus {
     let crashed = signal.is_some_and(|signal| CRASHES.contains(&signal));
     let comes_back = (file.contains(RESTARTS_FAILURES) && code != 0)
         || (file.contains(RESTARTS_CRASHES) && crashed);
-    let stopped = ServiceStatus::stopped(code);
     match (state, pid) {
-        ("running", Some(pid)) => ServiceStatus {
-            state: State::Running,
-            pid: Some(pid),
-            code: 0,
-            own_code: 0,
-            ..stopped
-        },
+        ("running", Some(pid)) => ServiceStatus::new(State::Running, Some(pid)),
         // launchd waits for ThrottleInterval.
-        ("spawn scheduled", _) => ServiceStatus {
-            state: State::StartPending,
-            ..stopped
-        },
-        _ if comes_back => ServiceStatus {
-            state: State::StartPending,
-            ..stopped
-        },
-        _ => stopped,
+        ("spawn scheduled", _) => ServiceStatus::new(State::StartPending, None).exited(code),
+        _ if comes_back => ServiceStatus::new(State::StartPending, None).exited(code),
+        _ => ServiceStatus::new(State::Stopped, None).exited(code),
     }
 }
 
@@ -477,7 +436,7 @@ mod tests {
     use crate::{Account, ErrorKind, service};
 
     fn text_of(definition: &Definition, site: &Site) -> (String, Vec<String>) {
-        let unit = unit(definition, site).unwrap();
+        let unit = Launchd.unit(definition, site).unwrap();
         match unit.entries.into_iter().next().unwrap().content {
             Content::File { text, .. } => (text, unit.losses),
             Content::Link(_) => unreachable!("a unit is a file"),
@@ -595,7 +554,7 @@ mod tests {
             ..examples::site()
         };
         let definition = service("orders").scope(Scope::User);
-        let unit = unit(&definition, &site).unwrap();
+        let unit = Launchd.unit(&definition, &site).unwrap();
         let path = "/home/joe/Library/LaunchAgents/orders.plist";
         assert_eq!(unit.entries[0].path, PathBuf::from(path));
         let calls = Launchd.control(&definition, Order::Stop, State::Running, &site);
@@ -613,7 +572,7 @@ mod tests {
             .account(Account::Managed("D\\orders$".into()))
             .listen("a b")
             .limit(Limit::OpenFiles, u64::MAX);
-        let error = unit(&definition, &examples::site()).unwrap_err();
+        let error = Launchd.unit(&definition, &examples::site()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [
@@ -629,7 +588,9 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("secret"), "{text}");
-        let error = unit(&service("orders"), &examples::site()).unwrap_err();
+        let error = Launchd
+            .unit(&service("orders"), &examples::site())
+            .unwrap_err();
         assert!(error.to_string().contains("--account user:NAME"), "{error}");
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod aix;
 mod checked;
 #[cfg(feature = "managers")]
 pub(crate) mod dinit;
+mod draft;
 #[cfg(test)]
 mod golden;
 #[cfg(all(test, target_os = "linux", feature = "managers"))]
@@ -56,7 +57,7 @@ mod xml;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State};
+use crate::{Definition, Error, Manager, Scope, ServiceStatus, State};
 
 /// The text in the first lines of each unit file that marks a service as installed by this library.
 pub(crate) const MARK: &str = "Written by `install`, which overwrites it.";
@@ -77,33 +78,68 @@ pub(crate) fn limit_in(unit: u64, value: u64) -> String {
     }
 }
 
+/// The constant properties of a service manager.
+pub(crate) struct Facts {
+    pub(crate) manager: Manager,
+    /// Set if the manager also supports services of users.
+    pub(crate) has_users: bool,
+    /// The paths that show that the manager is installed, also in an image.
+    pub(crate) traces: Traces,
+    /// Paths that differ between systems with this manager. Those that exist are passed to
+    /// descriptions in [`Site::found`].
+    pub(crate) landmarks: &'static [&'static str],
+    /// The signs that the manager is running the system. One of them is sufficient.
+    pub(crate) signs: &'static [Sign],
+    /// The directory of the units, if there is only one.
+    pub(crate) dir: &'static str,
+    /// The end of a unit's file name, after the service's name.
+    pub(crate) suffix: &'static str,
+}
+
+impl Facts {
+    /// Returns the properties that most managers have in common.
+    const fn of(manager: Manager) -> Self {
+        Self {
+            manager,
+            has_users: false,
+            traces: Traces::All(&[]),
+            landmarks: &[],
+            signs: &[],
+            dir: "",
+            suffix: "",
+        }
+    }
+}
+
+/// The paths that show that a manager is installed.
+pub(crate) enum Traces {
+    /// All of them exist.
+    All(&'static [&'static str]),
+    /// At least one of them exists.
+    #[cfg(feature = "managers")]
+    Any(&'static [&'static str]),
+}
+
+impl Traces {
+    /// Returns whether the manager is installed, given which paths exist.
+    pub(crate) fn are_there(&self, is_there: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::All(paths) => paths.iter().all(|path| is_there(path)),
+            #[cfg(feature = "managers")]
+            Self::Any(paths) => paths.iter().any(|path| is_there(path)),
+        }
+    }
+}
+
 /// A service manager.
 pub(crate) trait Backend: Sync {
+    /// Returns the constant properties of the manager.
+    fn facts(&self) -> &'static Facts;
+
     /// Returns which manager this is.
-    fn manager(&self) -> Manager;
-
-    /// Returns whether the manager also supports services of users.
-    fn has_users(&self) -> bool {
-        false
+    fn manager(&self) -> Manager {
+        self.facts().manager
     }
-
-    /// Returns the paths that show that the manager is installed, also in an image. All of them
-    /// must exist.
-    fn traces(&self) -> &'static [&'static str];
-
-    /// Returns whether the manager is installed, given which paths exist.
-    fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
-        self.traces().iter().all(|trace| is_there(trace))
-    }
-
-    /// Returns paths that differ between systems with this manager. Those that exist are passed to
-    /// descriptions in [`Site::found`].
-    fn landmarks(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    /// Returns the signs that the manager is running the system. One of them is sufficient.
-    fn signs(&self) -> &'static [Sign];
 
     /// Returns the files of a service. The first file contains the [`MARK`] and exists if and only
     /// if the service is installed.
@@ -114,14 +150,19 @@ pub(crate) trait Backend: Sync {
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error>;
 
     /// Returns the path of the first file of [`Backend::unit`].
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf;
+    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
+        let file = format!("{name}{}", self.facts().suffix);
+        self.unit_dir(site).join(file)
+    }
 
     /// Returns the directory of the units.
-    fn unit_dir(&self, site: &Site) -> PathBuf;
+    fn unit_dir(&self, _site: &Site) -> PathBuf {
+        self.facts().dir.into()
+    }
 
     /// Returns the service that a file in the unit directory belongs to.
     fn listed(&self, file: &str) -> Option<String> {
-        Some(file.to_owned())
+        file.strip_suffix(self.facts().suffix).map(str::to_owned)
     }
 
     /// Returns all files that a unit of this name can have, except those in its own directories.
@@ -163,7 +204,9 @@ pub(crate) trait Backend: Sync {
     }
 
     /// Returns the calls to run once after files of the `changed` services were written or removed.
-    fn take_notice(&self, changed: &[&str], site: &Site) -> Vec<Call>;
+    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
+        Vec::new()
+    }
 
     /// Returns the calls to run for a stopped service before its files are removed.
     fn let_go(&self, _name: &str, _site: &Site) -> Vec<Call> {
@@ -181,7 +224,7 @@ pub(crate) trait Backend: Sync {
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error>;
+    ) -> Result<Vec<Call>, Unsupported>;
 
     /// Returns the queries for the status. The answers are passed to [`Backend::status`].
     fn questions(&self, name: &str, site: &Site) -> Vec<Question>;
@@ -450,6 +493,10 @@ impl Site {
     }
 }
 
+/// The reason why a manager, or a service, does not support an order.
+#[derive(Debug)]
+pub(crate) struct Unsupported(pub(crate) &'static str);
+
 /// A query of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
@@ -457,6 +504,13 @@ pub(crate) enum Question {
     Run(Vec<String>),
     /// The content of a file.
     Read(PathBuf),
+}
+
+impl Question {
+    /// Creates a query that runs a program.
+    pub(crate) fn run<W: Into<String>>(argv: impl IntoIterator<Item = W>) -> Self {
+        Self::Run(Call::new(argv).argv)
+    }
 }
 
 /// The answer to a query.
@@ -470,24 +524,6 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.output)
-    }
-}
-
-/// Returns the error for an order that a manager does not support.
-pub(crate) fn cannot(definition: &Definition, order: Order, why: &str) -> Error {
-    let what = format!("cannot {} service \"{}\"", order.as_str(), definition.name);
-    Error::new(ErrorKind::NotAccepted, what).with_cure(why)
-}
-
-/// Returns the error for a definition, or a part of one, if there are mistakes. All of them are
-/// reported at once.
-pub(crate) fn refuse_if(name: &str, wrong: &[String]) -> Result<(), Error> {
-    match wrong {
-        [] => Ok(()),
-        wrong => {
-            let what = format!("service {name:?}: {}", wrong.join("; "));
-            Err(Error::new(ErrorKind::Invalid, what))
-        }
     }
 }
 

@@ -1,21 +1,22 @@
 //! OpenRC with supervise-daemon: the service script, and the interpretation of `rc-service` and of
 //! OpenRC's state files. Without side effects.
 //!
-//! supervise-daemon restarts a program whatever its exit code was. A program that uses this library
-//! ends supervise-daemon before its own final exit (`run/unix/openrc.rs`). For other programs, this is
-//! reported as unsupported. If supervise-daemon is killed, OpenRC loses track of the program, and
-//! the script stops it.
+//! supervise-daemon restarts a program whatever its exit code was. A program that uses this
+//! library ends supervise-daemon before its own final exit (`run/unix/openrc.rs`). For other
+//! programs, this is reported as unsupported. If supervise-daemon is killed, OpenRC loses track of
+//! the program, and the script stops it.
 //!
 //! Sources: openrc-run(8), supervise-daemon(8), supervise-daemon-guide.md, supervise-daemon.c and
 //! sh/supervise-daemon.sh (0.45).
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::draft::Draft;
 use super::sh::is_plain;
-use super::shell::{Draft, PROCESSES, head, quoted, whole_seconds, word};
+use super::shell::{self, PROCESSES, head, quoted, whole_seconds, word};
 use super::{
-    Answer, Backend, Call, Entry, Order, Question, Sign, Site, Switch, Unit, cannot, program,
+    Answer, Backend, Call, Entry, Facts, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported,
 };
 use crate::scm::refusal::ABORTED;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
@@ -113,30 +114,79 @@ await_end() {
 /// OpenRC with supervise-daemon.
 pub(crate) struct OpenRc;
 
+const FACTS: Facts = Facts {
+    dir: SCRIPTS,
+    traces: Traces::All(&["/etc/init.d", "/etc/runlevels"]),
+    // openrc(8) writes this file at boot.
+    signs: &[Sign::Path("/run/openrc/softlevel")],
+    ..Facts::of(Manager::OpenRc)
+};
+
 impl Backend for OpenRc {
-    fn manager(&self) -> Manager {
-        Manager::OpenRc
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/init.d", "/etc/runlevels"]
-    }
-
-    /// openrc(8) writes this file at boot.
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/run/openrc/softlevel")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, program(definition, site))
-    }
-
-    fn unit_path(&self, name: &str, _site: &Site) -> PathBuf {
-        Path::new(SCRIPTS).join(name)
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        SCRIPTS.into()
+        let Definition {
+            name,
+            accepts,
+            supervises,
+            ..
+        } = definition;
+        let mut draft = shell::draft(definition, site);
+        let mut script = Script(format!(
+            "#!/sbin/openrc-run\n{}\n",
+            head(&format!(
+                "Settings of OpenRC's own (rc_need, …) go into /etc/conf.d/{name}."
+            ))
+        ));
+        script.set("description", &draft.heading());
+        script.set("supervisor", "supervise-daemon");
+        script.command(&mut draft);
+        if let Some(user) = draft.user() {
+            script.set("command_user", user);
+            draft.lose("no restart after a final exit: its user cannot stop supervise-daemon, which restarts it");
+        }
+        if let Some(dir) = &definition.working_dir {
+            let dir = draft.path("the working directory", dir);
+            script.set_read_twice("directory", &dir);
+        }
+        script.recovery(&mut draft);
+        let graceful = whole_seconds(definition.graceful);
+        let signal = &definition.stop_signal;
+        script.set("retry", &format!("SIG{signal}/{graceful}/SIGKILL/{GONE}"));
+        let reload = draft.reload_command();
+        let is_told = reload.is_some() || accepts.contains(Accepts::RELOAD);
+        if is_told {
+            script.set("extra_started_commands", "reload");
+            script.set("description_reload", "Has it read its configuration again");
+        }
+        let (needs, wants) = (draft.needs(), draft.wants());
+        script.0 += "\ndepend() {\n";
+        for (word, services) in [("need", &needs), ("want", &wants), ("after", &wants)] {
+            if !services.is_empty() {
+                script.0 += &format!("\t{word} {}\n", services.join(" "));
+            }
+        }
+        script.0 += "\tuse logger net\n}\n\n";
+        script.0 += PROCESSES;
+        script.0 += FUNCTIONS;
+        script.start(&mut draft);
+        script.stop(&draft, graceful);
+        if is_told {
+            let reload = reload.unwrap_or_else(|| "find_child && kill -HUP \"$child\"".to_owned());
+            script.0 += &format!(
+                "\nreload() {{\n\tebegin \"Reloading $RC_SVCNAME\"\n\t{reload}\n\teend $?\n}}\n"
+            );
+        }
+        if !supervises {
+            draft.lose(
+                "remaining processes of a crashed run: they are not killed before the next run",
+            );
+            draft.lose(format!("size limit of /var/log/{name}.log, which receives its output (the system log does if OpenRC has output_logger)"));
+        }
+        draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script.0)])
     }
 
     fn own_dirs(&self, name: &str, _site: &Site) -> Vec<PathBuf> {
@@ -168,7 +218,7 @@ impl Backend for OpenRc {
         order: Order,
         state: State,
         _site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let name = &*definition.name;
         let call = |verb| Call::new([RC_SERVICE, name, verb]);
         Ok(match order {
@@ -183,21 +233,16 @@ impl Backend for OpenRc {
             }
             Order::Stop | Order::Restart | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {
-                return Err(cannot(
-                    definition,
-                    order,
-                    "OpenRC does not support pausing: stop it",
-                ));
+                return Err(Unsupported("OpenRC does not support pausing: stop it"));
             }
         })
     }
 
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
-        let run = |argv: &[&str]| Question::Run(argv.iter().copied().map(str::to_owned).collect());
         vec![
             Question::Read(self.unit_path(name, site)),
-            run(&[RC_SERVICE, name, "status"]),
-            run(&["sh", "-c", CHILD, "sh", name]),
+            Question::run([RC_SERVICE, name, "status"]),
+            Question::run(["sh", "-c", CHILD, "sh", name]),
             Question::Read(failed(name)),
             Question::Read(Path::new(RUN).join(format!("supervise-{name}.pid"))),
         ]
@@ -248,75 +293,10 @@ fn status_of(code: Option<i32>, child: &str, has_failed: bool) -> ServiceStatus 
         _ => (State::Stopped, None, true),
     };
     ServiceStatus {
-        state,
-        pid,
         // The exit code is only in the system log.
         code: if has_failed { ABORTED } else { 0 },
-        own_code: 0,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
+        ..ServiceStatus::new(state, pid)
     }
-}
-
-fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
-    let Definition {
-        name,
-        accepts,
-        supervises,
-        ..
-    } = definition;
-    let mut draft = Draft::new(definition);
-    let mut script = Script(format!(
-        "#!/sbin/openrc-run\n{}\n",
-        head(&format!(
-            "Settings of OpenRC's own (rc_need, …) go into /etc/conf.d/{name}."
-        ))
-    ));
-    script.set("description", &draft.title());
-    script.set("supervisor", "supervise-daemon");
-    script.command(&mut draft, program);
-    if let Some(user) = draft.user() {
-        script.set("command_user", user);
-        draft.loses("no restart after a final exit: its user cannot stop supervise-daemon, which restarts it");
-    }
-    if let Some(dir) = &definition.working_dir {
-        let dir = draft.path("the working directory", dir);
-        script.set_read_twice("directory", &dir);
-    }
-    script.recovery(&mut draft);
-    let graceful = whole_seconds(definition.graceful);
-    let signal = &definition.stop_signal;
-    script.set("retry", &format!("SIG{signal}/{graceful}/SIGKILL/{GONE}"));
-    let reload = draft.reload_command();
-    let is_told = reload.is_some() || accepts.contains(Accepts::RELOAD);
-    if is_told {
-        script.set("extra_started_commands", "reload");
-        script.set("description_reload", "Has it read its configuration again");
-    }
-    let (needs, wants) = (draft.needs(), draft.wants());
-    script.0 += "\ndepend() {\n";
-    for (word, services) in [("need", &needs), ("want", &wants), ("after", &wants)] {
-        if !services.is_empty() {
-            script.0 += &format!("\t{word} {}\n", services.join(" "));
-        }
-    }
-    script.0 += "\tuse logger net\n}\n\n";
-    script.0 += PROCESSES;
-    script.0 += FUNCTIONS;
-    script.start(&mut draft);
-    script.stop(&draft, graceful);
-    if is_told {
-        let reload = reload.unwrap_or_else(|| "find_child && kill -HUP \"$child\"".to_owned());
-        script.0 += &format!(
-            "\nreload() {{\n\tebegin \"Reloading $RC_SVCNAME\"\n\t{reload}\n\teend $?\n}}\n"
-        );
-    }
-    if !supervises {
-        draft
-            .loses("remaining processes of a crashed run: they are not killed before the next run");
-        draft.loses(format!("size limit of /var/log/{name}.log, which receives its output (the system log does if OpenRC has output_logger)"));
-    }
-    draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script.0)])
 }
 
 struct Script(String);
@@ -355,8 +335,8 @@ impl Script {
         self.0 += &format!("{key}={text}\n");
     }
 
-    fn command(&mut self, draft: &mut Draft<'_>, program: &Path) {
-        let mut command = draft.command(program);
+    fn command(&mut self, draft: &mut Draft<'_>) {
+        let mut command = draft.command();
         let file = draft.env_file();
         let cpus = draft.cpus();
         if file.is_some() || cpus.is_some() {
@@ -381,7 +361,11 @@ impl Script {
     fn recovery(&mut self, draft: &mut Draft<'_>) {
         let definition = draft.definition;
         let is_library = definition.readiness == crate::Readiness::Notify;
-        draft.recovers_always(is_library && draft.user().is_none());
+        draft.lose_growing_delays();
+        // Such a program ends its supervisor before a final exit.
+        if !is_library || draft.user().is_some() {
+            draft.lose_kinds_of_exits();
+        }
         let pause = definition.recovery.restart_after.first();
         let pause = pause.map_or(1, |pause| whole_seconds(*pause).max(1));
         self.set("respawn_delay", &pause.to_string());
@@ -391,7 +375,7 @@ impl Script {
                 // 0 means unlimited.
                 let again = starts.saturating_sub(1).max(1);
                 if again != starts.saturating_sub(1) {
-                    draft.loses("single start: it is restarted once");
+                    draft.lose("single start: it is restarted once");
                 }
                 self.set("respawn_max", &again.to_string());
                 self.set("respawn_period", &whole_seconds(window).max(1).to_string());

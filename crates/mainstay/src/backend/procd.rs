@@ -6,17 +6,16 @@
 //!
 //! Sources: OpenWrt "procd init scripts"; procd.sh, rc.common; service/instance.c of procd.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use super::shell::{Draft, head, line, says, whole_seconds, word};
+use super::draft::{Draft, limit_name};
+use super::shell::{self, head, line, says, whole_seconds, word};
 use super::{
-    Answer, Backend, Call, Entry, Order, Question, Sign, Site, Switch, Unit, cannot, program,
+    Answer, Backend, Call, Entry, Facts, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported,
 };
 use crate::scm::refusal::{ABORTED, SERVICE_SPECIFIC};
-use crate::{
-    Accepts, Definition, Error, Limit, Manager, Recovery, ServiceStatus, State, StopScope,
-};
+use crate::{Accepts, Definition, Error, Limit, Manager, Recovery, ServiceStatus, State};
 
 const SCRIPTS: &str = "/etc/init.d";
 /// The order of the start, late, and of the stop, early.
@@ -41,29 +40,85 @@ done"#;
 /// OpenWrt's procd.
 pub(crate) struct Procd;
 
+const FACTS: Facts = Facts {
+    dir: SCRIPTS,
+    traces: Traces::All(&["/etc/init.d", "/lib/functions/procd.sh"]),
+    signs: &[Sign::Init("procd"), Sign::Process("procd")],
+    ..Facts::of(Manager::Procd)
+};
+
 impl Backend for Procd {
-    fn manager(&self) -> Manager {
-        Manager::Procd
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/init.d", "/lib/functions/procd.sh"]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Init("procd"), Sign::Process("procd")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, program(definition, site))
-    }
-
-    fn unit_path(&self, name: &str, _site: &Site) -> PathBuf {
-        Path::new(SCRIPTS).join(name)
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        SCRIPTS.into()
+        let Definition {
+            name,
+            accepts,
+            env,
+            graceful,
+            limits,
+            nice,
+            stop_signal,
+            supervises,
+            ..
+        } = definition;
+        let mut draft = shell::draft(definition, site);
+        if stop_signal != "TERM" {
+            draft.wrong(format!(
+                "the stop signal {stop_signal} is not supported: procd sends TERM only"
+            ));
+        }
+        draft.lose_tree();
+        if !supervises {
+            draft.lose_remains();
+        }
+        draft.wants();
+        for need in draft.needs() {
+            draft.lose(format!(
+                "start order after {need}: its start priority is {START}"
+            ));
+        }
+        let mut script = format!(
+            "#!/bin/sh /etc/rc.common\n{}\nUSE_PROCD=1\nSTART={START}\nSTOP={STOP}\n\nstart_service() {{\n\tprocd_open_instance instance1\n",
+            head(&draft.heading())
+        );
+        let command = command(&mut draft);
+        script += &format!("\tprocd_set_param command {}\n", line(&command));
+        let mut variables = vec![says(Manager::Procd)];
+        variables.extend(env.iter().map(|(name, value)| format!("{name}={value}")));
+        script += &format!("\tprocd_set_param env {}\n", line(&variables));
+        script += &recovery(&mut draft);
+        if let Some(user) = draft.user() {
+            script += &format!("\tprocd_set_param user {user}\n");
+        }
+        if let Some(nice) = nice {
+            script += &format!("\tprocd_set_param nice {nice}\n");
+        }
+        let limits: Vec<String> = limits
+            .iter()
+            .map(|(limit, value)| limit_of(*limit, *value))
+            .collect();
+        if !limits.is_empty() {
+            script += &format!("\tprocd_set_param limits {}\n", line(&limits));
+        }
+        script += &format!(
+            "\tprocd_set_param term_timeout {}\n\tprocd_set_param stdout 1\n\tprocd_set_param stderr 1\n\tprocd_close_instance\n}}\n",
+            whole_seconds(*graceful).max(1)
+        );
+        let reload = draft.reload_command();
+        let is_told = accepts.contains(Accepts::RELOAD);
+        let reload =
+            reload.or_else(|| is_told.then(|| format!("procd_send_signal {name} '*' HUP")));
+        if let Some(reload) = reload {
+            script += &format!("\nreload_service() {{\n\t{reload}\n}}\n");
+        }
+        if let Some(check) = draft.ready_check() {
+            script +=
+                &format!("\nservice_started() {{\n\t{check} && return 0\n\tstop\n\treturn 1\n}}\n");
+        }
+        draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
     }
 
     /// The links that `/etc/init.d/NAME enable` creates.
@@ -78,17 +133,13 @@ impl Backend for Procd {
         }
     }
 
-    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
-    }
-
     fn control(
         &self,
         definition: &Definition,
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let name = &*definition.name;
         let script = self.unit_path(name, site).display().to_string();
         let call = |verb| Call::new([&*script, verb]);
@@ -101,11 +152,7 @@ impl Backend for Procd {
             Order::Start | Order::Restart => vec![call("start")],
             Order::Reload => vec![call("reload")],
             Order::Pause | Order::Resume => {
-                return Err(cannot(
-                    definition,
-                    order,
-                    "procd does not support pausing: stop it",
-                ));
+                return Err(Unsupported("procd does not support pausing: stop it"));
             }
         })
     }
@@ -113,7 +160,7 @@ impl Backend for Procd {
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
         vec![
             Question::Read(self.unit_path(name, site)),
-            Question::Run(["sh", "-c", INSTANCE, "sh", name].map(str::to_owned).into()),
+            Question::run(["sh", "-c", INSTANCE, "sh", name]),
         ]
     }
 
@@ -151,89 +198,15 @@ fn status_of(said: &str) -> ServiceStatus {
         _ => (0, 0),
     };
     ServiceStatus {
-        state,
-        pid: pid.filter(|_| state == State::Running),
         code,
         own_code,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
+        ..ServiceStatus::new(state, pid.filter(|_| state == State::Running))
     }
-}
-
-fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
-    let Definition {
-        name,
-        accepts,
-        env,
-        graceful,
-        limits,
-        nice,
-        stop_scope,
-        stop_signal,
-        supervises,
-        ..
-    } = definition;
-    let mut draft = Draft::new(definition);
-    if stop_signal != "TERM" {
-        draft.wrong(format!(
-            "the stop signal {stop_signal} is not supported: procd sends TERM only"
-        ));
-    }
-    if *stop_scope == StopScope::Tree {
-        draft.loses("stop of the process tree: only the main process receives the stop signal");
-    }
-    if !supervises {
-        draft.loses("remaining processes: they are not killed");
-    }
-    draft.wants();
-    for need in draft.needs() {
-        draft.loses(format!(
-            "start order after {need}: its start priority is {START}"
-        ));
-    }
-    let mut script = format!(
-        "#!/bin/sh /etc/rc.common\n{}\nUSE_PROCD=1\nSTART={START}\nSTOP={STOP}\n\nstart_service() {{\n\tprocd_open_instance instance1\n",
-        head(&draft.title())
-    );
-    let command = command(&mut draft, program);
-    script += &format!("\tprocd_set_param command {}\n", line(&command));
-    let mut variables = vec![says(Manager::Procd)];
-    variables.extend(env.iter().map(|(name, value)| format!("{name}={value}")));
-    script += &format!("\tprocd_set_param env {}\n", line(&variables));
-    script += &recovery(&mut draft);
-    if let Some(user) = draft.user() {
-        script += &format!("\tprocd_set_param user {user}\n");
-    }
-    if let Some(nice) = nice {
-        script += &format!("\tprocd_set_param nice {nice}\n");
-    }
-    let limits: Vec<String> = limits
-        .iter()
-        .map(|(limit, value)| limit_of(*limit, *value))
-        .collect();
-    if !limits.is_empty() {
-        script += &format!("\tprocd_set_param limits {}\n", line(&limits));
-    }
-    script += &format!(
-        "\tprocd_set_param term_timeout {}\n\tprocd_set_param stdout 1\n\tprocd_set_param stderr 1\n\tprocd_close_instance\n}}\n",
-        whole_seconds(*graceful).max(1)
-    );
-    let reload = draft.reload_command();
-    let is_told = accepts.contains(Accepts::RELOAD);
-    let reload = reload.or_else(|| is_told.then(|| format!("procd_send_signal {name} '*' HUP")));
-    if let Some(reload) = reload {
-        script += &format!("\nreload_service() {{\n\t{reload}\n}}\n");
-    }
-    if let Some(check) = draft.ready_check() {
-        script +=
-            &format!("\nservice_started() {{\n\t{check} && return 0\n\tstop\n\treturn 1\n}}\n");
-    }
-    draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
 }
 
 /// Returns the command. It runs through a shell if procd has no setting for something.
-fn command(draft: &mut Draft<'_>, program: &Path) -> Vec<String> {
-    let mut command = draft.command(program);
+fn command(draft: &mut Draft<'_>) -> Vec<String> {
+    let mut command = draft.command();
     let mut text = String::new();
     if let Some(dir) = &draft.definition.working_dir
         && dir != Path::new("/")
@@ -266,7 +239,8 @@ fn recovery(draft: &mut Draft<'_>) -> String {
     let Some(pause) = restart_after.first() else {
         return String::new();
     };
-    draft.recovers_always(false);
+    draft.lose_growing_delays();
+    draft.lose_kinds_of_exits();
     let pause = whole_seconds(*pause).max(1);
     let (threshold, retries) = match limit {
         Some((starts, window)) => (window, starts.saturating_sub(1).max(1)),
@@ -279,12 +253,7 @@ fn recovery(draft: &mut Draft<'_>) -> String {
 
 /// Formats a limit, soft and hard.
 fn limit_of(limit: Limit, value: u64) -> String {
-    let key = match limit {
-        Limit::OpenFiles => "nofile",
-        Limit::Processes => "nproc",
-        Limit::CoreSize => "core",
-        Limit::LockedMemory => "memlock",
-    };
+    let key = limit_name(limit);
     match value {
         u64::MAX => format!("{key}=unlimited"),
         value => format!("{key}={value} {value}"),
@@ -298,7 +267,7 @@ mod tests {
 
     #[test]
     fn another_signal_than_term_is_refused() {
-        let error = unit(&golden::direct(), Path::new("/x")).unwrap_err();
+        let error = Procd.unit(&golden::direct(), &golden::site()).unwrap_err();
         assert!(
             error.to_string().contains("procd sends TERM only"),
             "{error}"

@@ -11,11 +11,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::checked::{Checked, whole_seconds};
+use super::draft::{is_made_of, joined};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    limit_in, refuse_if, sh,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, sh,
 };
-use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, State};
+use crate::{Definition, Error, Manager, ServiceStatus, State};
 
 const DIR: &str = "/usr/local/etc/rc.d";
 const RUNNING: &str = " is running as pid ";
@@ -93,30 +94,78 @@ const FUNCTIONS: &str = r#"
 /// The backend for FreeBSD.
 pub(crate) struct Rcd;
 
+const FACTS: Facts = Facts {
+    dir: DIR,
+    traces: Traces::All(&["/etc/rc.subr", "/etc/defaults/rc.conf"]),
+    // Only FreeBSD has this file.
+    signs: &[Sign::Path("/usr/sbin/daemon")],
+    ..Facts::of(Manager::Rcd)
+};
+
 impl Backend for Rcd {
-    fn manager(&self) -> Manager {
-        Manager::Rcd
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/rc.subr", "/etc/defaults/rc.conf"]
-    }
-
-    /// Only FreeBSD has this file.
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/usr/sbin/daemon")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
-        self.unit_dir(site).join(name)
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        DIR.into()
+        let name = &*definition.name;
+        let mut it = Checked::new(definition, site, sh::can_say);
+        let needs = definition.needs.iter().chain(&definition.wants);
+        for need in needs.clone() {
+            it.draft.check_service(need, is_made_of(need, b"_.+-"));
+        }
+        if !definition.needs.is_empty() {
+            it.lose("required services: it is only started after them");
+        }
+        let options = options(&mut it);
+        it.lose_nice();
+        if let Some(title) = it.draft.title() {
+            it.text("the description", title.as_ref());
+        }
+        it.draft.lose_readiness();
+        it.lose_listen();
+        it.draft.lose_tree();
+        let mut requires = vec!["DAEMON", "NETWORKING"];
+        requires.extend(needs.map(String::as_str));
+        let requires = requires.join(" ");
+        let shell_name = mangled(name);
+        let mut text = format!(
+            "#!/bin/sh\n# {MARK}\n#\n# PROVIDE: {name}\n# REQUIRE: {requires}\n# KEYWORD: shutdown\n\n\
+         # What daemon(8) runs.\nif [ \"$1\" = --exec ]; then\n{}fi\n\n\
+         . /etc/rc.subr\n\nname={shell_name}\ndesc={}\nrcvar={shell_name}_enable\n\
+         start_cmd={shell_name}_start\nstop_cmd={shell_name}_stop\nstatus_cmd={shell_name}_status\n",
+            run(&mut it),
+            sh::quoted(it.draft.title().unwrap_or(name)),
+        );
+        let words = [
+            ("name", &*shell_name),
+            ("service", name),
+            ("program", &sh::quoted(it.argv.first().unwrap_or(&""))),
+            ("options", &options),
+            ("script", &format!("{DIR}/{name}")),
+            ("ready", &it.ready_line()),
+            ("signal", &definition.stop_signal),
+            (
+                "tenths",
+                &(whole_seconds(definition.graceful) * 10).to_string(),
+            ),
+        ];
+        if let Some(command) = it.reload_of_pid() {
+            let _infallible = write!(
+                text,
+                "extra_commands=reload\nreload_cmd={shell_name}_reload\n\n{shell_name}_reload() {{\n\
+             \tpid=$({shell_name}_pid) || {{ echo \"$name is not running.\"; return 1; }}\n\t{command}\n}}\n"
+            );
+        }
+        text += &filled(FUNCTIONS, &words);
+        let _infallible = write!(
+            text,
+            "\nload_rc_config \"$name\"\n: \"${{{shell_name}_enable:=NO}}\"\n\
+         # What runs is stopped with the system, whoever started it.\n\
+         case $1 in *stop) {shell_name}_daemon >/dev/null && {shell_name}_enable=YES ;; esac\n\
+         run_rc_command \"$1\"\n"
+        );
+        it.finish(vec![Entry::script(format!("{DIR}/{name}"), text)])
     }
 
     /// daemon(8) removes these files unless it is killed.
@@ -140,28 +189,22 @@ impl Backend for Rcd {
         }
     }
 
-    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
-    }
-
     fn control(
         &self,
         definition: &Definition,
         order: Order,
         _state: State,
         _site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         match order {
-            Order::Pause | Order::Resume => {
-                Err(cannot(definition, order, "rc.d does not support pausing"))
-            }
+            Order::Pause | Order::Resume => Err(Unsupported("rc.d does not support pausing")),
             // The `one` prefix works whether the service is enabled or not.
             _ => Ok(vec![service(&definition.name, order.as_str())]),
         }
     }
 
     fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
-        vec![Question::Run(service(name, "status").argv)]
+        vec![Question::run(service(name, "status").argv)]
     }
 
     /// `service` also fails, without standard output, if there is no such script.
@@ -172,18 +215,11 @@ impl Backend for Rcd {
             let digits = rest.split(|char: char| !char.is_ascii_digit()).next();
             digits?.parse().ok()
         });
-        let stopped = ServiceStatus::stopped(0);
+        let status = |state, pid| Some(ServiceStatus::new(state, pid));
         match (answer.code?, pid) {
-            (0, Some(pid)) => Some(ServiceStatus {
-                state: State::Running,
-                pid: Some(pid),
-                ..stopped
-            }),
-            (1, None) if said.contains(AGAIN) => Some(ServiceStatus {
-                state: State::StartPending,
-                ..stopped
-            }),
-            (1, None) if said.contains(DOWN) => Some(stopped),
+            (0, Some(pid)) => status(State::Running, Some(pid)),
+            (1, None) if said.contains(AGAIN) => status(State::StartPending, None),
+            (1, None) if said.contains(DOWN) => status(State::Stopped, None),
             _ => None,
         }
     }
@@ -205,84 +241,6 @@ fn mangled(name: &str) -> String {
     } else {
         name
     }
-}
-
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let name = &*definition.name;
-    let mut it = Checked::new(definition, site, sh::can_say);
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
-    let needs = definition.needs.iter().chain(&definition.wants);
-    for need in needs.clone() {
-        if need.is_empty() || !need.bytes().all(is_plain) {
-            it.wrong
-                .push(format!("{need:?} is not a valid service name"));
-        }
-    }
-    if !definition.needs.is_empty() {
-        it.lose("required services: it is only started after them");
-    }
-    let options = options(&mut it);
-    it.lose_nice();
-    if let Some(title) = it.title() {
-        it.text("the description", title.as_ref());
-    }
-    it.lose_readiness();
-    it.lose_listen();
-    it.lose_tree();
-    refuse_if(name, &it.wrong)?;
-    let mut requires = vec!["DAEMON", "NETWORKING"];
-    requires.extend(needs.map(String::as_str));
-    let requires = requires.join(" ");
-    let shell_name = mangled(name);
-    let mut text = format!(
-        "#!/bin/sh\n# {MARK}\n#\n# PROVIDE: {name}\n# REQUIRE: {requires}\n# KEYWORD: shutdown\n\n\
-         # What daemon(8) runs.\nif [ \"$1\" = --exec ]; then\n{}fi\n\n\
-         . /etc/rc.subr\n\nname={shell_name}\ndesc={}\nrcvar={shell_name}_enable\n\
-         start_cmd={shell_name}_start\nstop_cmd={shell_name}_stop\nstatus_cmd={shell_name}_status\n",
-        program(&it),
-        sh::quoted(it.title().unwrap_or(name)),
-    );
-    let ready = it.ready_check.iter();
-    let ready = ready.map(|argv| format!("\n\t{}", sh::command_line(argv.iter().copied())));
-    let words = [
-        ("name", &*shell_name),
-        ("service", name),
-        ("program", &sh::quoted(it.argv[0])),
-        ("options", &options),
-        ("script", &format!("{DIR}/{name}")),
-        ("ready", &ready.collect::<String>()),
-        ("signal", &definition.stop_signal),
-        (
-            "tenths",
-            &(whole_seconds(definition.graceful) * 10).to_string(),
-        ),
-    ];
-    let reload = match &it.reload {
-        Some(argv) => Some(sh::command_line(argv.iter().copied())),
-        None => definition
-            .accepts
-            .contains(Accepts::RELOAD)
-            .then(|| "kill -HUP \"$pid\"".into()),
-    };
-    if let Some(command) = reload {
-        let _infallible = write!(
-            text,
-            "extra_commands=reload\nreload_cmd={shell_name}_reload\n\n{shell_name}_reload() {{\n\
-             \tpid=$({shell_name}_pid) || {{ echo \"$name is not running.\"; return 1; }}\n\t{command}\n}}\n"
-        );
-    }
-    text += &filled(FUNCTIONS, &words);
-    let _infallible = write!(
-        text,
-        "\nload_rc_config \"$name\"\n: \"${{{shell_name}_enable:=NO}}\"\n\
-         # What runs is stopped with the system, whoever started it.\n\
-         case $1 in *stop) {shell_name}_daemon >/dev/null && {shell_name}_enable=YES ;; esac\n\
-         run_rc_command \"$1\"\n"
-    );
-    Ok(Unit {
-        entries: vec![Entry::script(format!("{DIR}/{name}"), text)],
-        losses: it.losses,
-    })
 }
 
 /// Fills in a template in a single pass: inserted values are not expanded again.
@@ -316,35 +274,23 @@ fn options(it: &mut Checked<'_>) -> String {
 
 /// Returns the script part with which the shell that daemon(8) runs becomes the program. At this
 /// point, it is the user, with that user's login class.
-fn program(it: &Checked<'_>) -> String {
-    let Definition {
-        limits, nice, cpus, ..
-    } = it.definition;
+fn run(it: &mut Checked<'_>) -> String {
+    let Definition { nice, cpus, .. } = it.definition;
     let mut text = String::new();
     // Set before the service's environment, which may change PATH.
     if let Some(nice) = nice {
         let _infallible = writeln!(text, "renice -n {nice} -p $$ >/dev/null");
     }
     if !cpus.is_empty() {
-        let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
-        let cpus = cpus.join(",");
+        let cpus = joined(cpus, ",");
         let _infallible = writeln!(text, "cpuset -l {cpus} -p $$ || exit 78");
     }
     if let Some(path) = it.env_file {
         text += &sh::read_env_file(path, &it.env);
     }
     text += &sh::exports(&it.env);
-    for (limit, value) in limits {
-        // In units of 512 bytes and of kilobytes: sh(1).
-        let (option, unit) = match limit {
-            Limit::OpenFiles => ("-n", 1),
-            Limit::Processes => ("-u", 1),
-            Limit::CoreSize => ("-c", 512),
-            Limit::LockedMemory => ("-l", 1024),
-        };
-        let value = limit_in(unit, *value);
-        let _infallible = writeln!(text, "ulimit {option} {value} || exit 78");
-    }
+    // In units of 512 bytes and of kilobytes: sh(1).
+    text += &it.ulimits(Some(1024), 78);
     if let Some(dir) = it.working_dir {
         let _infallible = writeln!(text, "cd -- {} || exit 78", sh::quoted(dir));
     }
@@ -359,7 +305,7 @@ mod tests {
     use crate::{Account, service};
 
     fn text_of(definition: &Definition) -> (String, Vec<String>) {
-        let unit = unit(definition, &examples::site()).unwrap();
+        let unit = Rcd.unit(definition, &examples::site()).unwrap();
         match unit.entries.into_iter().next().unwrap().content {
             Content::File { text, .. } => (text, unit.losses),
             Content::Link(_) => unreachable!("a script is a file"),
@@ -477,7 +423,8 @@ fi
             .executable("orders")
             .needs("a b\n")
             .arguments(["\0"]);
-        let error = unit(&definition, &examples::site())
+        let error = Rcd
+            .unit(&definition, &examples::site())
             .unwrap_err()
             .to_string();
         for part in [

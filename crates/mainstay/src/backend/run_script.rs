@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::checked::{Checked, whole_seconds};
+use super::draft::{is_made_of, joined, limit_name};
 use super::{Call, MARK, limit_in, sh};
 use crate::notify::{READY_FD, READY_PID};
 use crate::{Definition, Limit, Readiness};
@@ -50,7 +51,7 @@ pub(super) struct Dialect {
 /// Returns the head of each generated file that `sh` runs.
 pub(super) fn head(checked: &Checked<'_>) -> String {
     let mut text = format!("#!/bin/sh\n# {MARK}\n");
-    if let Some(title) = checked.title() {
+    if let Some(title) = checked.draft.title() {
         let title: Vec<&str> = title.split(char::is_control).collect();
         let _infallible = writeln!(text, "# {}", title.join(" "));
     }
@@ -183,21 +184,14 @@ fn wrappers(checked: &Checked<'_>, dialect: &Dialect) -> String {
         words += "prlimit ";
     }
     for (limit, value) in limits {
-        let option = match limit {
-            Limit::OpenFiles => "nofile",
-            Limit::Processes => "nproc",
-            Limit::CoreSize => "core",
-            Limit::LockedMemory => "memlock",
-        };
-        let value = limit_in(1, *value);
+        let (option, value) = (limit_name(*limit), limit_in(1, *value));
         let _infallible = write!(words, "--{option}={value}:{value} ");
     }
     if let Some(nice) = nice {
         let _infallible = write!(words, "nice -n {nice} ");
     }
     if !cpus.is_empty() {
-        let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
-        let _infallible = write!(words, "taskset -c {} ", cpus.join(","));
+        let _infallible = write!(words, "taskset -c {} ", joined(cpus, ","));
     }
     if let Some(user) = checked.user {
         words += &(dialect.as_user)(user);
@@ -343,11 +337,8 @@ pub(super) fn refusal(checked: &Checked<'_>) -> String {
 pub(super) fn check_needs(checked: &mut Checked<'_>) {
     let definition = checked.definition;
     for need in definition.needs.iter().chain(&definition.wants) {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
-        if need.is_empty() || need.starts_with(['.', '-']) || !need.bytes().all(is_plain) {
-            let wrong = format!("{need:?} is not a valid service name");
-            checked.wrong.push(wrong);
-        }
+        let is_valid = is_made_of(need, b"_.@-") && !need.starts_with(['.', '-']);
+        checked.draft.check_service(need, is_valid);
     }
 }
 
@@ -357,13 +348,13 @@ pub(super) fn lose(checked: &mut Checked<'_>) {
     check_needs(checked);
     checked.lose("stop after a start timeout: the timeout is only reported");
     if !definition.supervises {
-        checked.lose("remaining processes: they are not killed");
+        checked.draft.lose_remains();
     }
     let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
     if definition.recovery.restart_after.iter().any(is_short) {
         checked.lose("restart delays shorter than 1s");
     }
-    checked.lose_tree();
+    checked.draft.lose_tree();
     checked.lose_listen();
 }
 
@@ -407,7 +398,7 @@ mod tests {
             let backend: &'static dyn Backend = if kind == "s6" { &S6 } else { &Runit };
             let lab = Lab::up(kind, &[]).map_err(skip).ok()?;
             let is_there = |path: &&str| lab.run(&["test", "-e", path]).status.success();
-            let found = backend.landmarks().iter().copied().filter(is_there);
+            let found = backend.facts().landmarks.iter().copied().filter(is_there);
             let site = Site {
                 found: found.collect(),
                 ..super::super::golden::site()

@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::checked::{Checked, whole_seconds};
 use super::run_script::{self, Dialect, shell, text};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, TakeIn, Unit,
-    refuse_if, sh,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, TakeIn, Traces,
+    Unit, Unsupported, sh,
 };
-use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 /// The directories of available services: Debian and Void, Artix.
@@ -88,32 +87,65 @@ const RELOAD: &str =
 /// The backend for runit.
 pub(crate) struct Runit;
 
+const FACTS: Facts = Facts {
+    traces: Traces::All(&["/etc/runit"]),
+    landmarks: &[
+        "/etc/sv",
+        "/etc/runit/sv",
+        "/etc/service",
+        "/var/service",
+        "/run/runit/service",
+        "/service",
+    ],
+    signs: &[Sign::Init("runit"), Sign::Process("runsvdir")],
+    ..Facts::of(Manager::Runit)
+};
+
 impl Backend for Runit {
-    fn manager(&self) -> Manager {
-        Manager::Runit
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/runit"]
-    }
-
-    fn landmarks(&self) -> &'static [&'static str] {
-        &[
-            "/etc/sv",
-            "/etc/runit/sv",
-            "/etc/service",
-            "/var/service",
-            "/run/runit/service",
-            "/service",
-        ]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Init("runit"), Sign::Process("runsvdir")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
+        let name = &definition.name;
+        let mut checked = Checked::new(definition, site, sh::can_say);
+        run_script::lose(&mut checked);
+        checked.lose("kill after the stop timeout by `sv stop`: use `sv force-stop`");
+        let dir = dir(name, site);
+        let head = run_script::head(&checked);
+        let mut entries = vec![
+            Entry::script(dir.join("run"), run_script::run(&checked, &DIALECT)),
+            Entry::script(dir.join("finish"), run_script::finish(&checked, &DIALECT)),
+            // A requested stop or restart is not a failure. If this script fails, runsv sends the
+            // signal itself.
+            Entry::script(
+                dir.join("control/t"),
+                format!(
+                    "{head}: >supervise/asked\n{}",
+                    stop_signal(&definition.stop_signal)
+                ),
+            ),
+            Entry::script(
+                dir.join("log/run"),
+                format!(
+                    "#!/bin/sh\n# {MARK}\nmkdir -p {LOG_DIR}/{name} && exec svlogd -tt {LOG_DIR}/{name}\n"
+                ),
+            ),
+        ];
+        if run_script::is_told(definition) {
+            let check = format!("{head}[ -s supervise/ready ]\n");
+            entries.push(Entry::script(dir.join("check"), check));
+        }
+        // SIGHUP would terminate a program that does not handle it.
+        let reload = run_script::reload(&checked, &DIALECT);
+        if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
+            let script = reload.unwrap_or_else(|| run_script::refusal(&checked));
+            entries.push(Entry::script(dir.join("reload"), script));
+            let instead = format!("{head}./reload\nexit 0\n");
+            entries.push(Entry::script(dir.join("control/h"), instead));
+        }
+        entries.push(Entry::link(link(name, site), dir));
+        checked.finish(entries)
     }
 
     fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
@@ -161,10 +193,6 @@ impl Backend for Runit {
         })
     }
 
-    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
-    }
-
     fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
         vec![let_go(name, site)]
     }
@@ -175,7 +203,7 @@ impl Backend for Runit {
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let dir = text(&link(&definition.name, site));
         let seconds = |duration: Duration| whole_seconds(duration).to_string();
         let stop = || shell(STOP, [dir.clone(), seconds(definition.graceful)]);
@@ -200,7 +228,7 @@ impl Backend for Runit {
         vec![
             Question::Read(supervise.join("status")),
             // Files left behind by a killed runsv are not a status.
-            Question::Run(["sv", "status", &text(&link)].map(str::to_owned).into()),
+            Question::run(["sv", "status", &text(&link)]),
             Question::Read(supervise.join("ready")),
             Question::Read(supervise.join("exit")),
         ]
@@ -235,52 +263,6 @@ fn let_go(name: &str, site: &Site) -> Call {
     shell(LET_GO, [text(&link(name, site)), text(&dir(name, site))])
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let name = &definition.name;
-    let mut checked = Checked::new(definition, site, sh::can_say);
-    run_script::lose(&mut checked);
-    checked.lose("kill after the stop timeout by `sv stop`: use `sv force-stop`");
-    refuse_if(name, &checked.wrong)?;
-    let dir = dir(name, site);
-    let head = run_script::head(&checked);
-    let mut entries = vec![
-        Entry::script(dir.join("run"), run_script::run(&checked, &DIALECT)),
-        Entry::script(dir.join("finish"), run_script::finish(&checked, &DIALECT)),
-        // A requested stop or restart is not a failure. If this script fails, runsv sends the
-        // signal itself.
-        Entry::script(
-            dir.join("control/t"),
-            format!(
-                "{head}: >supervise/asked\n{}",
-                stop_signal(&definition.stop_signal)
-            ),
-        ),
-        Entry::script(
-            dir.join("log/run"),
-            format!(
-                "#!/bin/sh\n# {MARK}\nmkdir -p {LOG_DIR}/{name} && exec svlogd -tt {LOG_DIR}/{name}\n"
-            ),
-        ),
-    ];
-    if run_script::is_told(definition) {
-        let check = format!("{head}[ -s supervise/ready ]\n");
-        entries.push(Entry::script(dir.join("check"), check));
-    }
-    // SIGHUP would terminate a program that does not handle it.
-    let reload = run_script::reload(&checked, &DIALECT);
-    if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
-        let script = reload.unwrap_or_else(|| run_script::refusal(&checked));
-        entries.push(Entry::script(dir.join("reload"), script));
-        let instead = format!("{head}./reload\nexit 0\n");
-        entries.push(Entry::script(dir.join("control/h"), instead));
-    }
-    entries.push(Entry::link(link(name, site), dir));
-    Ok(Unit {
-        entries,
-        losses: checked.losses,
-    })
-}
-
 /// Returns the script part that sends the stop signal. runsv waits for this script, so the process
 /// still exists, if only as a zombie, and its PID is not reused.
 fn stop_signal(signal: &str) -> String {
@@ -309,14 +291,8 @@ fn read_status(status: &[u8], ready: &Answer, exit: &Answer) -> Option<ServiceSt
     };
     let code = exit.text().trim().parse().unwrap_or(0);
     let own_code = if state == State::Stopped { code } else { 0 };
-    Some(ServiceStatus {
-        state,
-        pid: (kind == 1).then(|| u32::from_le_bytes([a, b, c, d])),
-        code: if own_code == 0 { 0 } else { SERVICE_SPECIFIC },
-        own_code,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
-    })
+    let pid = (kind == 1).then(|| u32::from_le_bytes([a, b, c, d]));
+    Some(ServiceStatus::new(state, pid).exited(own_code))
 }
 
 #[cfg(test)]
@@ -333,7 +309,7 @@ mod tests {
                 is_staged,
                 ..golden::site()
             };
-            let unit = unit(&golden::library(), &site).unwrap();
+            let unit = Runit.unit(&golden::library(), &site).unwrap();
             unit.entries.last().map(|entry| text(&entry.path))
         };
         for (found, is_staged, expect) in [
@@ -368,7 +344,7 @@ mod tests {
             .working_dir("tmp")
             .stop_signal("KILL")
             .account(Account::Virtual);
-        let error = unit(&definition, &golden::site()).unwrap_err();
+        let error = Runit.unit(&definition, &golden::site()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [

@@ -10,10 +10,9 @@ use std::time::Duration;
 use super::checked::{Checked, whole_seconds};
 use super::run_script::{self, Dialect, READY, shell, text};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, TakeIn, Unit,
-    refuse_if, sh,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, TakeIn, Traces,
+    Unit, Unsupported, sh,
 };
-use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
 
 const PLACES: &[&str] = &[
@@ -95,29 +94,57 @@ const RELOAD: &str =
 /// The backend for s6.
 pub(crate) struct S6;
 
+const FACTS: Facts = Facts {
+    traces: Traces::Any(KEPT_DIRS),
+    landmarks: PLACES,
+    signs: &[Sign::Init("s6-svscan"), Sign::Process("s6-svscan")],
+    ..Facts::of(Manager::S6)
+};
+
 impl Backend for S6 {
-    fn manager(&self) -> Manager {
-        Manager::S6
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        KEPT_DIRS
-    }
-
-    fn is_traced(&self, is_there: &dyn Fn(&str) -> bool) -> bool {
-        KEPT_DIRS.iter().any(|dir| is_there(dir))
-    }
-
-    fn landmarks(&self) -> &'static [&'static str] {
-        PLACES
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Init("s6-svscan"), Sign::Process("s6-svscan")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
+        let name = &definition.name;
+        let mut checked = Checked::new(definition, site, sh::can_say);
+        run_script::lose(&mut checked);
+        checked.lose("restart by `s6-svc -r` after a clean exit: s6 treats it as a final exit");
+        let dirs = dirs(name, site);
+        let script = |file: &str, text: String| {
+            let dirs = dirs.iter();
+            dirs.map(|dir| Entry::script(dir.join(file), text.clone()))
+                .collect::<Vec<_>>()
+        };
+        let value = |file: &str, value: String| {
+            let dirs = dirs.iter();
+            dirs.map(|dir| Entry::file(dir.join(file), format!("{value}\n")))
+                .collect::<Vec<_>>()
+        };
+        let pauses = definition.recovery.restart_after.iter().max();
+        let pause = pauses.map_or(0, |pause| whole_seconds(*pause));
+        let mut entries = [
+        script("run", run_script::run(&checked, &DIALECT)),
+        script("finish", run_script::finish(&checked, &DIALECT)),
+        script(
+            "log/run",
+            format!("#!/bin/sh\n# {MARK}\nmkdir -p {LOG_DIR} && exec s6-log -b T n10 s1000000 {LOG_DIR}/{name}\n"),
+        ),
+        value("timeout-kill", millis(definition.graceful)),
+        value("timeout-finish", millis(Duration::from_secs(pause).saturating_add(GRACE))),
+        value("down-signal", definition.stop_signal.clone()),
+    ]
+    .concat();
+        if run_script::is_told(definition) {
+            entries.extend(value("notification-fd", READY.to_string()));
+        }
+        let reload = run_script::reload(&checked, &DIALECT);
+        let refusal = || run_script::refusal(&checked);
+        if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
+            entries.extend(script("data/reload", reload.unwrap_or_else(refusal)));
+        }
+        checked.finish(entries)
     }
 
     fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
@@ -166,10 +193,6 @@ impl Backend for S6 {
         })
     }
 
-    fn take_notice(&self, _changed: &[&str], _site: &Site) -> Vec<Call> {
-        Vec::new()
-    }
-
     fn let_go(&self, name: &str, site: &Site) -> Vec<Call> {
         vec![shell(LET_GO, [scan_dir(site).to_owned(), name.to_owned()])]
     }
@@ -180,7 +203,7 @@ impl Backend for S6 {
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let dir = text(&live_dir(&definition.name, site));
         let stop = || {
             let timeout = definition.graceful.saturating_add(GRACE);
@@ -207,10 +230,10 @@ impl Backend for S6 {
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
         let dir = live_dir(name, site);
         let fields = "up,wantedup,ready,paused,pid";
-        let svstat = ["s6-svstat", "-o", fields, &text(&dir)].map(str::to_owned);
+        let svstat = Question::run(["s6-svstat", "-o", fields, &text(&dir)]);
         vec![
             Question::Read(dir.join("supervise/exit")),
-            Question::Run(svstat.into()),
+            svstat,
             Question::Read(dir.join("notification-fd")),
         ]
     }
@@ -252,51 +275,6 @@ fn millis(duration: Duration) -> String {
     duration.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let name = &definition.name;
-    let mut checked = Checked::new(definition, site, sh::can_say);
-    run_script::lose(&mut checked);
-    checked.lose("restart by `s6-svc -r` after a clean exit: s6 treats it as a final exit");
-    refuse_if(name, &checked.wrong)?;
-    let dirs = dirs(name, site);
-    let script = |file: &str, text: String| {
-        let dirs = dirs.iter();
-        dirs.map(|dir| Entry::script(dir.join(file), text.clone()))
-            .collect::<Vec<_>>()
-    };
-    let value = |file: &str, value: String| {
-        let dirs = dirs.iter();
-        dirs.map(|dir| Entry::file(dir.join(file), format!("{value}\n")))
-            .collect::<Vec<_>>()
-    };
-    let pauses = definition.recovery.restart_after.iter().max();
-    let pause = pauses.map_or(0, |pause| whole_seconds(*pause));
-    let mut entries = [
-        script("run", run_script::run(&checked, &DIALECT)),
-        script("finish", run_script::finish(&checked, &DIALECT)),
-        script(
-            "log/run",
-            format!("#!/bin/sh\n# {MARK}\nmkdir -p {LOG_DIR} && exec s6-log -b T n10 s1000000 {LOG_DIR}/{name}\n"),
-        ),
-        value("timeout-kill", millis(definition.graceful)),
-        value("timeout-finish", millis(Duration::from_secs(pause).saturating_add(GRACE))),
-        value("down-signal", definition.stop_signal.clone()),
-    ]
-    .concat();
-    if run_script::is_told(definition) {
-        entries.extend(value("notification-fd", READY.to_string()));
-    }
-    let reload = run_script::reload(&checked, &DIALECT);
-    let refusal = || run_script::refusal(&checked);
-    if reload.is_some() || !definition.accepts.contains(Accepts::RELOAD) {
-        entries.extend(script("data/reload", reload.unwrap_or_else(refusal)));
-    }
-    Ok(Unit {
-        entries,
-        losses: checked.losses,
-    })
-}
-
 /// Parses the output of `s6-svstat -o up,wantedup,ready,paused,pid`.
 fn read_status(said: &str, is_told: bool, exit: &Answer) -> Option<ServiceStatus> {
     let words: Vec<&str> = said.split_ascii_whitespace().collect();
@@ -316,14 +294,7 @@ fn read_status(said: &str, is_told: bool, exit: &Answer) -> Option<ServiceStatus
     };
     let code = exit.text().trim().parse().unwrap_or(0);
     let own_code = if state == State::Stopped { code } else { 0 };
-    Some(ServiceStatus {
-        state,
-        pid: pid.parse().ok(),
-        code: if own_code == 0 { 0 } else { SERVICE_SPECIFIC },
-        own_code,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
-    })
+    Some(ServiceStatus::new(state, pid.parse().ok()).exited(own_code))
 }
 
 #[cfg(test)]
@@ -338,7 +309,7 @@ mod tests {
             found: vec!["/etc/services.d"],
             ..golden::site()
         };
-        let unit = unit(&golden::library(), &site).unwrap();
+        let unit = S6.unit(&golden::library(), &site).unwrap();
         let off = S6.switch("orders", &site).off;
         for entry in unit.entries.iter().chain(&off) {
             assert!(

@@ -1,20 +1,15 @@
 //! Text for sh(1), as specified by POSIX.
 
+use super::draft::is_made_of;
+
 /// Returns whether a word can contain the character.
 pub(super) fn can_say(char: char) -> bool {
     char != '\0'
 }
 
-/// Returns whether the text can be a variable name.
-pub(super) fn is_name(name: &str) -> bool {
-    let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-    name.bytes().all(is_inner) && name.bytes().next().is_some_and(|it| !it.is_ascii_digit())
-}
-
 /// Returns whether a shell reads the text literally, however often it is evaluated.
 pub(super) fn is_plain(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_plain)
+    is_made_of(text, b"/._-+,:@%")
 }
 
 /// Quotes one word so that it is read literally.

@@ -9,11 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::sh::{self, is_name};
-use super::{Entry, MARK, SIGNALS, Unit, refuse_if};
-use crate::definition::wrong_name;
+use super::draft::{Draft, is_made_of, joined, one_line};
+use super::{MARK, Site, program, sh};
 use crate::manager::MANAGER_VARIABLE;
-use crate::{Account, Definition, Error, Limit, Manager, Readiness, Recovery, Start, StopScope};
+use crate::{Account, Definition, Limit, Manager, Recovery, StopScope};
 
 /// Functions that inspect processes without a tool: proc(5), "stat". A process name may contain
 /// anything, so the last parenthesis is used.
@@ -37,26 +36,20 @@ signal_session() {
 
 /// Quotes one word of a script in single quotes, within which every character is literal. Returns
 /// `None` if it contains a NUL, which no word can contain.
-pub(crate) fn quoted(text: &str) -> Option<String> {
+pub(super) fn quoted(text: &str) -> Option<String> {
     let word = format!("'{}'", text.replace('\'', "'\\''"));
     (!text.contains('\0')).then_some(word)
 }
 
 /// Quotes one word of a script if necessary.
-pub(crate) fn word(text: &str) -> Option<String> {
+pub(super) fn word(text: &str) -> Option<String> {
     (!text.contains('\0')).then(|| sh::quoted(text))
 }
 
 /// Converts a duration to whole seconds, rounded up.
-pub(crate) fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     let seconds = duration.as_secs();
     seconds.saturating_add(u64::from(duration.subsec_nanos() > 0))
-}
-
-/// Converts text to one line, for comments and titles.
-pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(char::is_control).map(str::trim).collect();
-    words.join(" ").trim().to_owned()
 }
 
 /// Returns whether a service that exits with this code stays down according to its recovery policy,
@@ -70,89 +63,40 @@ pub(crate) fn ends_for_good(recovery: &Recovery, code: u32) -> bool {
         || has(&recovery.clean)
 }
 
-/// A service under construction, with its unsupported settings and its mistakes.
-pub(crate) struct Draft<'a> {
-    pub(crate) definition: &'a Definition,
-    pub(crate) losses: Vec<String>,
-    pub(crate) wrong: Vec<String>,
+/// Creates a draft and reports all settings that none of these managers supports.
+pub(super) fn draft<'a>(definition: &'a Definition, site: &'a Site) -> Draft<'a> {
+    let mut draft = Draft::new(definition, site);
+    if let Some(path) = &definition.env_file
+        && path.as_os_str().as_encoded_bytes().contains(&b'\n')
+    {
+        draft.wrong("the path of the env_file contains a line break");
+    }
+    if !definition.listen.is_empty() {
+        draft.wrong("this system does not open sockets for a service: open them in the program");
+    }
+    draft.lose_watchdog();
+    draft.lose_disabled();
+    draft.lose_readiness();
+    draft.check_signal("stop", &definition.stop_signal);
+    for (name, value) in &definition.env {
+        draft.check_variable(name, !value.contains('\0'));
+    }
+    match &definition.account {
+        Account::User(user, _) => draft.check_user(user),
+        Account::LocalSystem => {}
+        Account::Virtual | Account::LocalService | Account::NetworkService
+            if definition.supervises =>
+        {
+            draft.lose("dedicated account: it runs as root");
+        }
+        account => draft.refuse_account(account),
+    }
+    draft
 }
 
 impl<'a> Draft<'a> {
-    /// Creates a draft and reports all settings that none of these managers supports.
-    pub(crate) fn new(definition: &'a Definition) -> Self {
-        let mut draft = Self {
-            definition,
-            losses: Vec::new(),
-            wrong: wrong_name(&definition.name).into_iter().collect(),
-        };
-        let Definition {
-            account,
-            env,
-            listen,
-            readiness,
-            ready_check,
-            start,
-            stop_signal,
-            supervises,
-            watchdog,
-            ..
-        } = definition;
-        if let Some(path) = &definition.env_file
-            && path.as_os_str().as_encoded_bytes().contains(&b'\n')
-        {
-            draft.wrong("the path of the env_file contains a line break");
-        }
-        if !listen.is_empty() {
-            draft
-                .wrong("this system does not open sockets for a service: open them in the program");
-        }
-        if watchdog.is_some() {
-            draft.loses("`watchdog`: a service that hangs is not restarted");
-        }
-        if *start == Start::Disabled {
-            draft.loses("disabled start: it does not start at boot, but can be started");
-        }
-        if *readiness == Readiness::Notify && ready_check.is_none() {
-            draft.loses("readiness: it counts as ready as soon as its program runs");
-        }
-        if !SIGNALS.contains(&&**stop_signal) {
-            let signals = SIGNALS.join(", ");
-            draft.wrong(format!(
-                "the stop signal {stop_signal:?} is not supported: use one of {signals}"
-            ));
-        }
-        for (name, value) in env {
-            if !is_name(name) || value.contains('\0') {
-                draft.wrong(format!(
-                    "the variable {name:?} has an unsupported name or value"
-                ));
-            }
-        }
-        match account {
-            Account::User(user, _) if is_user(user) => {}
-            Account::User(user, _) => draft.wrong(format!("{user:?} is not a valid user name")),
-            Account::Managed(account) => draft.wrong(format!("{account} is a Windows account")),
-            Account::LocalSystem => {}
-            Account::Virtual | Account::LocalService | Account::NetworkService if *supervises => {
-                draft.loses("dedicated account: it runs as root");
-            }
-            Account::Virtual | Account::LocalService | Account::NetworkService => draft.wrong(
-                "this system has no accounts for single services: use a user (--account user:NAME), or local-system",
-            ),
-        }
-        draft
-    }
-
-    pub(crate) fn loses(&mut self, what: impl Into<String>) {
-        self.losses.push(what.into());
-    }
-
-    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
-        self.wrong.push(what.into());
-    }
-
     /// Returns the user, unless it is root.
-    pub(crate) fn user(&self) -> Option<&'a str> {
+    pub(super) fn user(&self) -> Option<&'a str> {
         match &self.definition.account {
             Account::User(user, _) => Some(user),
             _ => None,
@@ -160,7 +104,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the program and its arguments, unquoted.
-    pub(crate) fn command(&mut self, program: &Path) -> Vec<String> {
+    pub(super) fn command(&mut self) -> Vec<String> {
+        let program = program(self.definition, self.site);
         if !program.is_absolute() {
             let path = program.display();
             self.wrong(format!("the program {path} is not an absolute path"));
@@ -172,20 +117,19 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the words of an additional command.
-    pub(crate) fn texts<'w>(
+    pub(super) fn texts<'w>(
         &mut self,
         what: &str,
         words: impl Iterator<Item = &'w OsStr>,
     ) -> Vec<String> {
-        let words: Option<Vec<String>> = words
-            .map(|word| {
-                Some(
-                    word.to_str()
-                        .filter(|word| !word.contains('\0'))?
-                        .to_owned(),
-                )
-            })
-            .collect();
+        let word = |word: &OsStr| {
+            Some(
+                word.to_str()
+                    .filter(|word| !word.contains('\0'))?
+                    .to_owned(),
+            )
+        };
+        let words: Option<Vec<String>> = words.map(word).collect();
         words.unwrap_or_else(|| {
             self.wrong(format!("{what} contains a NUL or invalid UTF-8"));
             Vec::new()
@@ -193,21 +137,21 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the ready check as a line of a script.
-    pub(crate) fn ready_check(&mut self) -> Option<String> {
+    pub(super) fn ready_check(&mut self) -> Option<String> {
         let words = self.definition.ready_check.as_deref()?;
         let words = self.texts("the ready check", words.iter().map(|word| &**word));
         Some(line(&words))
     }
 
     /// Returns the reload command as a line of a script.
-    pub(crate) fn reload_command(&mut self) -> Option<String> {
+    pub(super) fn reload_command(&mut self) -> Option<String> {
         let words = self.definition.reload_command.as_deref()?;
         let words = self.texts("the reload command", words.iter().map(|word| &**word));
         Some(line(&words))
     }
 
     /// Returns an absolute path.
-    pub(crate) fn path(&mut self, what: &str, path: &Path) -> String {
+    pub(super) fn path(&mut self, what: &str, path: &Path) -> String {
         let text = path.to_str().filter(|path| path.starts_with('/'));
         text.filter(|path| !path.contains('\0'))
             .map(str::to_owned)
@@ -221,7 +165,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns `ulimit` commands, for the part of a script that still runs as root.
-    pub(crate) fn limits(&mut self) -> String {
+    pub(super) fn limits(&mut self) -> String {
         let mut text = String::new();
         for (limit, value) in &self.definition.limits {
             // In units of the option: POSIX "ulimit", dash(1), bash(1).
@@ -236,7 +180,7 @@ impl<'a> Draft<'a> {
                 value => (value / unit).to_string(),
             };
             if *value != u64::MAX && value % unit != 0 {
-                self.loses(format!(
+                self.lose(format!(
                     "limit of {value} {name}: it is rounded down to {}",
                     value / unit * unit
                 ));
@@ -255,7 +199,7 @@ impl<'a> Draft<'a> {
 
     /// Returns statements that export the variables within a function, each value quoted by
     /// `quote`.
-    pub(crate) fn exports(&self, quote: impl Fn(&str) -> Option<String>) -> String {
+    pub(super) fn exports(&self, quote: impl Fn(&str) -> Option<String>) -> String {
         let values = self.definition.env.iter();
         values
             .filter_map(|(name, value)| Some(format!("\texport {name}={}\n", quote(value)?)))
@@ -263,7 +207,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the call that reads the variables of the env_file, and the function it requires.
-    pub(crate) fn env_file(&mut self) -> Option<(String, &'static str)> {
+    pub(super) fn env_file(&mut self) -> Option<(String, &'static str)> {
         let path = self.definition.env_file.as_deref()?;
         let path = self.path("the env_file", path);
         let own: Vec<&str> = self.definition.env.keys().map(String::as_str).collect();
@@ -276,106 +220,84 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns the command prefix that restricts a command to some processors.
-    pub(crate) fn cpus(&self) -> Option<String> {
-        let cpus: Vec<String> = self.definition.cpus.iter().map(u16::to_string).collect();
-        (!cpus.is_empty()).then(|| format!("taskset -c {}", cpus.join(",")))
+    pub(super) fn cpus(&self) -> Option<String> {
+        let cpus = &self.definition.cpus;
+        (!cpus.is_empty()).then(|| format!("taskset -c {}", joined(cpus, ",")))
     }
 
-    /// Reports the recovery settings that are unsupported by a manager that always restarts, after
-    /// a constant delay.
-    pub(crate) fn recovers_always(&mut self, can_tell: bool) {
-        let recovery = &self.definition.recovery;
-        if let [first, .., last] = &recovery.restart_after[..]
+    /// Reports restart delays that grow, for a manager with a constant one.
+    pub(super) fn lose_growing_delays(&mut self) {
+        if let [first, .., last] = &self.definition.recovery.restart_after[..]
             && first != last
         {
             let seconds = whole_seconds(*first).max(1);
-            self.loses(format!("growing restart delays: each is {seconds}s"));
+            self.lose(format!("growing restart delays: each is {seconds}s"));
         }
-        if can_tell {
-            return;
-        }
+    }
+
+    /// Reports the recovery settings that depend on the exit, for a manager that restarts after
+    /// every one.
+    pub(super) fn lose_kinds_of_exits(&mut self) {
+        let recovery = &self.definition.recovery;
         match (recovery.restart_after.is_empty(), recovery.crashes_only) {
-            (true, _) => self.loses("no restarts: it is restarted after every exit"),
+            (true, _) => self.lose("no restarts: it is restarted after every exit"),
             (false, true) => {
-                self.loses("restart after a crash only: it is restarted after every exit")
+                self.lose("restart after a crash only: it is restarted after every exit")
             }
             (false, false) => {
-                self.loses("no restart after a clean exit: it is restarted after every exit")
+                self.lose("no restart after a clean exit: it is restarted after every exit")
             }
         }
         if !recovery.halts.is_empty() || !recovery.clean.is_empty() {
-            self.loses("exit codes: all have the same effect");
+            self.lose("exit codes: all have the same effect");
         }
     }
 
     /// Returns whether all remaining processes are killed after a stop.
-    pub(crate) fn is_tree(&self) -> bool {
+    pub(super) fn is_tree(&self) -> bool {
         !self.definition.supervises
     }
 
-    pub(crate) fn asks_tree(&self) -> bool {
+    pub(super) fn asks_tree(&self) -> bool {
         self.is_tree() && self.definition.stop_scope == StopScope::Tree
     }
 
-    /// Returns the service's title.
-    pub(crate) fn title(&self) -> String {
-        let Definition {
-            name,
-            description,
-            display_name,
-            ..
-        } = self.definition;
-        let title = description.as_ref().or(display_name.as_ref());
-        one_line(title.unwrap_or(name))
+    /// Returns the service's title, or its name, in one line.
+    pub(super) fn heading(&self) -> String {
+        one_line(self.title().unwrap_or(&self.definition.name))
     }
 
     /// Returns the services that must be running first.
-    pub(crate) fn needs(&mut self) -> Vec<&'a str> {
+    pub(super) fn needs(&mut self) -> Vec<&'a str> {
         self.services(&self.definition.needs)
     }
 
     /// Returns the services that are started first.
-    pub(crate) fn wants(&mut self) -> Vec<&'a str> {
+    pub(super) fn wants(&mut self) -> Vec<&'a str> {
         self.services(&self.definition.wants)
     }
 
     fn services(&mut self, names: &'a [String]) -> Vec<&'a str> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         for name in names {
-            if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_plain) {
-                self.wrong(format!("{name:?} is not a valid service name"));
-            }
+            self.check_service(name, is_made_of(name, b"_.-") && !name.starts_with('-'));
         }
         names.iter().map(String::as_str).collect()
-    }
-
-    pub(crate) fn finish(self, entries: Vec<Entry>) -> Result<Unit, Error> {
-        refuse_if(&self.definition.name, &self.wrong)?;
-        Ok(Unit {
-            entries,
-            losses: self.losses,
-        })
     }
 }
 
 /// Joins quoted words to a line of a script.
-pub(crate) fn line(words: &[String]) -> String {
+pub(super) fn line(words: &[String]) -> String {
     let words: Vec<String> = words.iter().filter_map(|text| word(text)).collect();
     words.join(" ")
 }
 
 /// Returns the second line of each script.
-pub(crate) fn head(comment: &str) -> String {
+pub(super) fn head(comment: &str) -> String {
     format!("# {}\n", format!("{MARK} {comment}").trim_end())
-}
-
-fn is_user(user: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    !user.is_empty() && !user.starts_with('-') && user.bytes().all(is_plain)
 }
 
 /// Returns the assignment by which a script identifies its manager, for managers that do not
 /// identify themselves.
-pub(crate) fn says(manager: Manager) -> String {
+pub(super) fn says(manager: Manager) -> String {
     format!("{MANAGER_VARIABLE}={manager}")
 }

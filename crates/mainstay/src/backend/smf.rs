@@ -13,18 +13,17 @@
 //! svc.startd's own method.c and wait.c.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use super::checked::{self, Checked, whole_seconds};
+use super::draft::{is_made_of, joined};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot,
-    limit_in, refuse_if, sh, xml,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, sh, xml,
 };
-use crate::{Accepts, Definition, Error, Limit, Manager, ServiceStatus, Start, State, StopScope};
+use crate::scm::refusal::ABORTED;
+use crate::{Accepts, Definition, Error, Manager, ServiceStatus, Start, State, StopScope};
 
 const DIR: &str = "/lib/svc/manifest/site";
-/// ERROR_PROCESS_ABORTED: in maintenance, for which SMF reports no exit code.
-const ABORTED: u32 = 1067;
 /// Updates the service `$1` from its file `$2`. A removed service is deleted again, because Solaris
 /// 11 only hides it while its file exists.
 const IMPORT: &str = r#"if [ -f "$2" ]; then
@@ -46,33 +45,55 @@ esac
 /// The backend for illumos and Solaris.
 pub(crate) struct Smf;
 
+const FACTS: Facts = Facts {
+    dir: DIR,
+    traces: Traces::All(&[DIR]),
+    signs: &[Sign::Path("/lib/svc/bin/svc.startd")],
+    suffix: ".xml",
+    ..Facts::of(Manager::Smf)
+};
+
 impl Backend for Smf {
-    fn manager(&self) -> Manager {
-        Manager::Smf
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &[DIR]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/lib/svc/bin/svc.startd")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
-        self.unit_dir(site).join(format!("{name}.xml"))
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        DIR.into()
-    }
-
-    fn listed(&self, file: &str) -> Option<String> {
-        file.strip_suffix(".xml").map(str::to_owned)
+        let Definition { name, start, .. } = definition;
+        let mut it = Checked::new(definition, site, xml::can_say);
+        let title = it.draft.title().unwrap_or(name);
+        it.text("the description", title.as_ref());
+        let dependencies = dependencies(&mut it);
+        let methods = methods(&mut it);
+        it.lose_nice();
+        it.draft.lose_readiness();
+        it.lose_listen();
+        it.lose_cpus();
+        // A service that is imported as enabled would start at once. In an image, this is the only
+        // place for the setting.
+        let is_enabled = site.is_staged && matches!(start, Start::Automatic | Start::Delayed);
+        let text = format!(
+            r#"<?xml version="1.0"?>
+<!DOCTYPE service_bundle SYSTEM "/usr/share/lib/xml/dtd/service_bundle.dtd.1">
+<!-- {MARK} -->
+<service_bundle type="manifest" name="{name}">
+<service name="site/{name}" type="service" version="1">
+	<create_default_instance enabled="{is_enabled}"/>
+{dependencies}{context}{methods}	<property_group name="startd" type="framework">
+		<propval name="duration" type="astring" value="child"/>
+		<propval name="ignore_error" type="astring" value="core,signal"/>
+	</property_group>
+	<stability value="Unstable"/>
+	<template>
+		<common_name><loctext xml:lang="C">{title}</loctext></common_name>
+	</template>
+</service>
+</service_bundle>
+"#,
+            context = context(&it),
+            title = xml::escaped(title),
+        );
+        it.finish(vec![Entry::file(format!("{DIR}/{name}.xml"), text)])
     }
 
     fn switch(&self, name: &str, _site: &Site) -> Switch {
@@ -85,7 +106,7 @@ impl Backend for Smf {
 
     fn enabled_questions(&self, name: &str, _site: &Site) -> Vec<Question> {
         let argv = ["/usr/bin/svcprop", "-p", "general/enabled", &instance(name)];
-        vec![Question::Run(Call::new(argv).argv)]
+        vec![Question::run(argv)]
     }
 
     fn is_enabled(&self, _name: &str, answers: &[Answer]) -> bool {
@@ -115,7 +136,7 @@ impl Backend for Smf {
         order: Order,
         _state: State,
         _site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let name = &*definition.name;
         // A service in maintenance stays there until it is cleared. A service that does not stop in
         // time enters maintenance.
@@ -140,14 +161,14 @@ impl Backend for Smf {
                 vec![Call::new(has_method), svcadm(&["refresh"], name)]
             }
             Order::Pause | Order::Resume => {
-                return Err(cannot(definition, order, "SMF does not support pausing"));
+                return Err(Unsupported("SMF does not support pausing"));
             }
         })
     }
 
     fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
         let argv = ["/usr/bin/svcprop", "-p", "restarter", &instance(name)];
-        vec![Question::Run(Call::new(argv).argv)]
+        vec![Question::run(argv)]
     }
 
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
@@ -180,48 +201,6 @@ fn script(text: &str, name: &str, arguments: &[&str]) -> Call {
     Call::new(words.into_iter().chain(arguments.iter().copied()))
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let Definition { name, start, .. } = definition;
-    let mut it = Checked::new(definition, site, xml::can_say);
-    let title = it.title().unwrap_or(name);
-    it.text("the description", title.as_ref());
-    let dependencies = dependencies(&mut it);
-    let methods = methods(&mut it);
-    it.lose_nice();
-    it.lose_readiness();
-    it.lose_listen();
-    it.lose_cpus();
-    refuse_if(name, &it.wrong)?;
-    // A service that is imported as enabled would start at once. In an image, this is the only
-    // place for the setting.
-    let is_enabled = site.is_staged && matches!(start, Start::Automatic | Start::Delayed);
-    let text = format!(
-        r#"<?xml version="1.0"?>
-<!DOCTYPE service_bundle SYSTEM "/usr/share/lib/xml/dtd/service_bundle.dtd.1">
-<!-- {MARK} -->
-<service_bundle type="manifest" name="{name}">
-<service name="site/{name}" type="service" version="1">
-	<create_default_instance enabled="{is_enabled}"/>
-{dependencies}{context}{methods}	<property_group name="startd" type="framework">
-		<propval name="duration" type="astring" value="child"/>
-		<propval name="ignore_error" type="astring" value="core,signal"/>
-	</property_group>
-	<stability value="Unstable"/>
-	<template>
-		<common_name><loctext xml:lang="C">{title}</loctext></common_name>
-	</template>
-</service>
-</service_bundle>
-"#,
-        context = context(&it),
-        title = xml::escaped(title),
-    );
-    Ok(Unit {
-        entries: vec![Entry::file(format!("{DIR}/{name}.xml"), text)],
-        losses: it.losses,
-    })
-}
-
 fn dependencies(it: &mut Checked<'_>) -> String {
     let mut text = String::new();
     let mut add = |name: &str, grouping: &str, instance: &str| {
@@ -240,10 +219,8 @@ fn dependencies(it: &mut Checked<'_>) -> String {
     let definition = it.definition;
     let needs = definition.needs.iter().chain(&definition.wants);
     for (number, need) in needs.enumerate() {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.,+:/-".contains(&byte);
-        if need.is_empty() || !need.bytes().all(is_plain) {
-            it.wrong
-                .push(format!("{need:?} is not a valid service name"));
+        let is_valid = is_made_of(need, b"_.,+:/-");
+        if !it.draft.check_service(need, is_valid) {
             continue;
         }
         let fmri = match need {
@@ -294,8 +271,8 @@ fn methods(it: &mut Checked<'_>) -> String {
         StopScope::Main => tell(&definition.stop_signal),
         StopScope::Tree => format!(":kill -{}", definition.stop_signal),
     };
-    let reload = match &it.reload {
-        Some(argv) => Some(tokens(&sh::command_line(argv.iter().copied()))),
+    let reload = match it.reload_line() {
+        Some(line) => Some(tokens(&line)),
         None => definition
             .accepts
             .contains(Accepts::RELOAD)
@@ -329,7 +306,7 @@ fn tokens(exec: &str) -> String {
 /// by a signal is 256 or more, unlike any code of the program itself.
 fn parent(it: &mut Checked<'_>) -> Option<String> {
     let recovery = &it.definition.recovery;
-    let halts: Vec<String> = recovery.halts.iter().map(u8::to_string).collect();
+    let halts = joined(&recovery.halts, " | ");
     let ends = match (recovery.restart_after.is_empty(), recovery.crashes_only) {
         (true, _) => "exit 96".to_owned(),
         (false, true) => "[ $? -gt 256 ] || exit 96\nexit 1".to_owned(),
@@ -340,7 +317,7 @@ fn parent(it: &mut Checked<'_>) -> Option<String> {
                 it.lose_pauses();
                 return None;
             }
-            format!("case $? in {}) exit 96 ;; esac\nexit 1", halts.join(" | "))
+            format!("case $? in {halts}) exit 96 ;; esac\nexit 1")
         }
     };
     if !recovery.restart_after.is_empty() {
@@ -361,25 +338,13 @@ impl Checked<'_> {
 
 /// Returns the start command, before which svc.startd inserts `exec`.
 fn start(it: &mut Checked<'_>, parent: Option<&str>) -> String {
-    let Definition { limits, nice, .. } = it.definition;
+    let nice = it.definition.nice;
     let mut script = String::new();
     if let Some(path) = it.env_file {
         script += &sh::read_env_file(path, &it.env);
     }
-    for (limit, value) in limits {
-        // In units of 512 bytes: ksh93(1).
-        let (option, unit) = match limit {
-            Limit::OpenFiles => ("-n", 1),
-            Limit::Processes => ("-u", 1),
-            Limit::CoreSize => ("-c", 512),
-            Limit::LockedMemory => {
-                it.lose("limit of locked memory");
-                continue;
-            }
-        };
-        let value = limit_in(unit, *value);
-        let _infallible = writeln!(script, "ulimit {option} {value} || exit 96");
-    }
+    // In units of 512 bytes: ksh93(1).
+    script += &it.ulimits(None, 96);
     let nice = nice.map(|nice| format!("/usr/bin/nice -n {nice} "));
     let nice = nice.unwrap_or_default();
     match parent {
@@ -414,19 +379,14 @@ fn status(said: &str) -> ServiceStatus {
         _ => State::Stopped,
     };
     let pid = property("start_pid").and_then(|pid| pid.parse().ok());
-    let stopped = ServiceStatus::stopped(0);
     match (state, pid, property("state")) {
-        (State::Running, Some(pid), _) => ServiceStatus {
-            state,
-            pid: Some(pid),
-            ..stopped
-        },
-        (State::Running, None, _) => stopped,
+        (State::Running, None, _) => ServiceStatus::new(State::Stopped, None),
+        (State::Running, pid, _) => ServiceStatus::new(state, pid),
         (State::Stopped, _, Some("maintenance")) => ServiceStatus {
             code: ABORTED,
-            ..stopped
+            ..ServiceStatus::new(State::Stopped, None)
         },
-        _ => ServiceStatus { state, ..stopped },
+        _ => ServiceStatus::new(state, None),
     }
 }
 
@@ -438,7 +398,7 @@ mod tests {
     use crate::service as definition;
 
     fn text_of(definition: &Definition) -> (String, Vec<String>) {
-        let unit = unit(definition, &examples::site()).unwrap();
+        let unit = Smf.unit(definition, &examples::site()).unwrap();
         match unit.entries.into_iter().next().unwrap().content {
             Content::File { text, .. } => (text, unit.losses),
             Content::Link(_) => unreachable!("a manifest is a file"),
@@ -492,7 +452,7 @@ mod tests {
             is_staged: true,
             ..examples::site()
         };
-        let unit = unit(&examples::library(), &staged).unwrap();
+        let unit = Smf.unit(&examples::library(), &staged).unwrap();
         let is_enabled = matches!(&unit.entries[0].content, Content::File { text, .. } if text.contains("instance enabled=\"true\""));
         assert!(is_enabled);
     }
@@ -548,7 +508,7 @@ mod tests {
             .needs("a b")
             .arguments(["\u{fffe}"])
             .executable("x");
-        let error = unit(&wrong, &examples::site()).unwrap_err().to_string();
+        let error = Smf.unit(&wrong, &examples::site()).unwrap_err().to_string();
         for part in [
             "not an absolute path",
             "\"a b\" is not",

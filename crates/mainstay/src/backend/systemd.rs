@@ -3,20 +3,19 @@
 //!
 //! Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), systemd.syntax(7), systemctl(1).
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::draft::{Draft, is_made_of, is_name, joined, limit_name, one_line};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, PAUSED, Question, SIGNALS, Sign, Site, Switch, Unit,
-    program, refuse_if,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, PAUSED, Question, Sign, Site, Switch, Traces,
+    Unit, Unsupported, program,
 };
-use crate::definition::wrong_name;
 use crate::scm::refusal::SERVICE_SPECIFIC;
 use crate::{
-    Accepts, Account, Definition, Error, Limit, Manager, Readiness, Scope, ServiceStatus, Start,
-    State, StopScope,
+    Accepts, Account, Definition, Error, Manager, Readiness, Scope, ServiceStatus, State, StopScope,
 };
 
 /// The properties that [`status`] reads, in the format of `systemctl show --property=`.
@@ -61,26 +60,53 @@ const SANDBOX_OF_USERS: &[(&str, &str)] = &[
 /// systemd, for the system or a user.
 pub(crate) struct Systemd;
 
+const FACTS: Facts = Facts {
+    has_users: true,
+    traces: Traces::All(&["/etc/systemd/system"]),
+    // The test of sd_booted(3).
+    signs: &[Sign::Path("/run/systemd/system")],
+    suffix: ".service",
+    ..Facts::of(Manager::Systemd)
+};
+
 impl Backend for Systemd {
-    fn manager(&self) -> Manager {
-        Manager::Systemd
-    }
-
-    fn has_users(&self) -> bool {
-        true
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/systemd/system"]
-    }
-
-    /// The test of sd_booted(3).
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/run/systemd/system")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
+        let Definition { name, .. } = definition;
+        let mut draft = Draft::new(definition, site);
+        if let Some(kind) = kind_in(name) {
+            draft.wrong(format!("the name ends with a unit type: omit .{kind}"));
+        }
+        let mut units = Units { draft };
+        let program = program(definition, site);
+        let head = units.head();
+        let mut service = Section::new("[Service]");
+        units.command(&mut service, program);
+        units.environment(&mut service);
+        units.directories(&mut service);
+        units.account(&mut service);
+        units.life(&mut service);
+        units.recovery(&mut service);
+        units.resources(&mut service);
+        if definition.systemd.sandbox && (!is_root(definition) || definition.systemd.confines_root)
+        {
+            units.sandbox(&mut service, program);
+        }
+        let socket = units.socket();
+        units.draft.lose_disabled();
+        let mut install = Section::new("[Install]");
+        install.line("WantedBy", target(site.scope));
+        let head_line = format!("# {MARK} What is to stay goes into a drop-in: systemctl edit.");
+        let text = format!("{head_line}\n\n{}\n{}\n{}", head.0, service.0, install.0);
+        let mut entries = vec![Entry::file(dir(site).join(unit_name(name)), text)];
+        if let Some(socket) = socket {
+            let path = dir(site).join(socket_name(name));
+            entries.push(Entry::file(path, format!("# {MARK}\n\n{socket}")));
+        }
+        units.draft.finish(entries)
     }
 
     fn unit_path(&self, name: &str, site: &Site) -> PathBuf {
@@ -95,10 +121,6 @@ impl Backend for Systemd {
 
     fn unit_dir(&self, site: &Site) -> PathBuf {
         dir(site)
-    }
-
-    fn listed(&self, file: &str) -> Option<String> {
-        file.strip_suffix(".service").map(str::to_owned)
     }
 
     /// The link that `systemctl enable` creates for the `WantedBy=` of the units: systemd.unit(5).
@@ -126,7 +148,7 @@ impl Backend for Systemd {
         order: Order,
         state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let unit = unit_name(&definition.name);
         let call = |verb| systemctl(site, &[verb, "--", &unit]);
         Ok(match order {
@@ -159,7 +181,7 @@ impl Backend for Systemd {
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
         let properties = format!("--property={PROPERTIES}");
         let call = systemctl(site, &["show", &properties, "--", &unit_name(name)]);
-        vec![Question::Run(call.argv)]
+        vec![Question::run(call.argv)]
     }
 
     /// systemctl(1) also reports properties of units that do not exist.
@@ -174,9 +196,7 @@ impl Backend for Systemd {
     }
 
     fn version_question(&self) -> Option<Question> {
-        Some(Question::Run(
-            ["systemctl", "--version"].map(str::to_owned).into(),
-        ))
+        Some(Question::run(["systemctl", "--version"]))
     }
 
     /// Parses `systemd 252 (252.39-1~deb12u1)`.
@@ -193,7 +213,7 @@ impl Backend for Systemd {
             "journalctl{} --quiet --no-pager --output=cat --priority=warning --lines=20 --since=@{since} --unit={unit}",
             user_option(site.scope)
         );
-        Some(Question::Run(words.split(' ').map(str::to_owned).collect()))
+        Some(Question::run(words.split(' ')))
     }
 
     fn failure(&self, name: &str, answer: &Answer) -> Option<String> {
@@ -287,87 +307,36 @@ fn target(scope: Scope) -> &'static str {
     }
 }
 
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let Definition { name, start, .. } = definition;
-    let program = program(definition, site);
-    let mut draft = Draft {
-        definition,
-        version: site.version,
-        losses: Vec::new(),
-        wrong: wrong_name(name).into_iter().collect(),
-    };
-    if let Some(kind) = kind_in(name) {
-        let wrong = format!("the name ends with a unit type: omit .{kind}");
-        draft.wrong.push(wrong);
-    }
-    let head = draft.head();
-    let mut service = Section::new("[Service]");
-    draft.command(&mut service, program);
-    draft.environment(&mut service);
-    draft.directories(&mut service);
-    draft.account(&mut service);
-    draft.life(&mut service);
-    draft.recovery(&mut service);
-    draft.resources(&mut service);
-    if definition.systemd.sandbox && (!is_root(definition) || definition.systemd.confines_root) {
-        draft.sandbox(&mut service, program);
-    }
-    let socket = draft.socket();
-    if *start == Start::Disabled {
-        let loss = "disabled start: it does not start at boot, but can be started";
-        draft.losses.push(loss.to_owned());
-    }
-    refuse_if(name, &draft.wrong)?;
-    let mut install = Section::new("[Install]");
-    install.line("WantedBy", target(site.scope));
-    let head_line = format!("# {MARK} What is to stay goes into a drop-in: systemctl edit.");
-    let text = format!("{head_line}\n\n{}\n{}\n{}", head.0, service.0, install.0);
-    let mut entries = vec![Entry::file(dir(site).join(unit_name(name)), text)];
-    if let Some(socket) = socket {
-        let path = dir(site).join(socket_name(name));
-        entries.push(Entry::file(path, format!("# {MARK}\n\n{socket}")));
-    }
-    Ok(Unit {
-        entries,
-        losses: draft.losses,
-    })
-}
-
 fn is_root(definition: &Definition) -> bool {
     definition.scope == Scope::System && definition.account == Account::LocalSystem
 }
 
-/// A unit under construction, with its unsupported settings and its mistakes.
-struct Draft<'a> {
-    definition: &'a Definition,
-    version: u32,
-    losses: Vec<String>,
-    wrong: Vec<String>,
+/// The units of a service under construction.
+struct Units<'a> {
+    draft: Draft<'a>,
 }
 
-impl Draft<'_> {
+impl Units<'_> {
     fn head(&mut self) -> Section {
         let Definition {
             name,
-            description,
-            display_name,
             needs,
             wants,
             recovery,
             listen,
             ..
-        } = self.definition;
+        } = self.draft.definition;
         let mut unit = Section::new("[Unit]");
-        let title = description.as_ref().or(display_name.as_ref());
-        unit.line("Description", &specifiers(&one_line(title.unwrap_or(name))));
+        let title = one_line(self.draft.title().unwrap_or(name));
+        let title = title.trim_end_matches('\\');
+        unit.line("Description", &specifiers(title));
         let needs = needs.iter().map(|need| ("Requires", unit_name(need)));
         let wants = wants.iter().map(|want| ("Wants", unit_name(want)));
         let socket = (!listen.is_empty()).then(|| ("Requires", socket_name(name)));
         for (key, other) in needs.chain(wants).chain(socket) {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b":_.\\@-".contains(&byte);
-            if !other.bytes().all(is_plain) {
-                let wrong = format!("{other:?} is not a valid unit name");
-                self.wrong.push(wrong);
+            if !is_made_of(&other, b":_.\\@-") {
+                self.draft
+                    .wrong(format!("{other:?} is not a valid unit name"));
             }
             unit.line(key, &other);
             unit.line("After", &other);
@@ -393,12 +362,11 @@ impl Draft<'_> {
             reload_command,
             systemd,
             ..
-        } = self.definition;
-        if !SIGNALS.contains(&&**reload_signal) {
-            self.wrong.push(unknown_signal("reload", reload_signal));
-        }
+        } = self.draft.definition;
+        self.draft.check_signal("reload", reload_signal);
         let is_told = reload_command.is_none() && accepts.contains(Accepts::RELOAD);
-        let waits_for_reload = is_told && self.version >= 253 && *readiness == Readiness::Notify;
+        let waits_for_reload =
+            is_told && self.draft.site.version >= 253 && *readiness == Readiness::Notify;
         let kind = match readiness {
             Readiness::Notify if waits_for_reload => "notify-reload",
             Readiness::Notify => "notify",
@@ -410,34 +378,28 @@ impl Draft<'_> {
         }
         if !program.is_absolute() || program.as_os_str().as_encoded_bytes().contains(&b'$') {
             let path = program.display();
-            self.wrong.push(format!(
+            self.draft.wrong(format!(
                 "the program {path} is not an absolute path, or contains a $"
             ));
         }
-        if let Some(argv) = &systemd.before_start {
-            match command_line(argv.iter().map(|word| &**word)) {
-                Some(words) => service.line("ExecStartPre", &format!("+{words}")),
-                None => self
-                    .wrong
-                    .push("the command before a start contains a NUL or invalid UTF-8".to_owned()),
-            }
+        if let Some(argv) = &systemd.before_start
+            && let Some(words) = self.words("the command before a start", argv)
+        {
+            service.line("ExecStartPre", &format!("+{words}"));
         }
         let run = ["run".into()];
-        let words = arguments.as_deref().unwrap_or(&run).iter();
-        let words = std::iter::once(program.as_os_str()).chain(words.map(|word| &**word));
-        match command_line(words) {
-            Some(words) => service.line("ExecStart", &words),
-            None => self
-                .wrong
-                .push("the command line contains a NUL or invalid UTF-8".to_owned()),
+        let arguments = arguments.as_deref().unwrap_or(&run).iter();
+        let program = program.as_os_str().to_owned();
+        let argv: Vec<OsString> = [program].into_iter().chain(arguments.cloned()).collect();
+        if let Some(words) = self.words("the command line", &argv) {
+            service.line("ExecStart", &words);
         }
         match reload_command {
-            Some(argv) => match command_line(argv.iter().map(|word| &**word)) {
-                Some(words) => service.line("ExecReload", &words),
-                None => self
-                    .wrong
-                    .push("the reload command contains a NUL or invalid UTF-8".to_owned()),
-            },
+            Some(argv) => {
+                if let Some(words) = self.words("the reload command", argv) {
+                    service.line("ExecReload", &words);
+                }
+            }
             None if waits_for_reload && reload_signal != "HUP" => {
                 service.line("ReloadSignal", &format!("SIG{reload_signal}"));
             }
@@ -451,45 +413,60 @@ impl Draft<'_> {
         }
     }
 
+    /// Formats a command for `ExecStart=`: quoted, without variable expansion.
+    fn words(&mut self, what: &str, argv: &[OsString]) -> Option<String> {
+        let word = |word: &OsString| Some(quoted(word.to_str()?)?.replace('$', "$$"));
+        let words: Option<Vec<String>> = argv.iter().map(word).collect();
+        if words.is_none() {
+            self.draft
+                .wrong(format!("{what} contains a NUL or invalid UTF-8"));
+        }
+        Some(words?.join(" "))
+    }
+
+    /// Returns an absolute path as a complete value.
+    fn path(&mut self, what: &str, path: &Path) -> Option<String> {
+        let value = bare_path(path);
+        if value.is_none() {
+            let path = path.display();
+            self.draft.wrong(format!(
+                "{what} {path} is not an absolute path, or contains unsupported characters"
+            ));
+        }
+        value
+    }
+
     fn environment(&mut self, service: &mut Section) {
         let Definition {
             env,
             env_file,
             systemd,
             ..
-        } = self.definition;
-        let is_name = |name: &str| {
-            let is_inner = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-            name.bytes().all(is_inner) && name.starts_with(|first: char| !first.is_ascii_digit())
-        };
+        } = self.draft.definition;
         for name in &systemd.passed_variables {
             if is_name(name) {
-                service.line("PassEnvironment", name)
+                service.line("PassEnvironment", name);
             } else {
-                self.wrong
-                    .push(format!("{name:?} is not a valid variable name"))
+                self.draft
+                    .wrong(format!("{name:?} is not a valid variable name"));
             }
         }
         for (name, value) in env {
             let is_value = !value
                 .chars()
                 .any(|char| char.is_control() && !"\n\t".contains(char));
-            match quoted(&format!("{name}={value}")).filter(|_| is_name(name) && is_value) {
-                Some(word) => service.line("Environment", &word),
-                None => self.wrong.push(format!(
-                    "the variable {name:?} has an unsupported name or value"
-                )),
+            let word = quoted(&format!("{name}={value}")).filter(|_| is_value);
+            if self.draft.check_variable(name, word.is_some()) {
+                service.line("Environment", &word.unwrap_or_default());
             }
         }
         let Some(path) = env_file else { return };
-        match bare_path(path) {
-            Some(path) => service.line("EnvironmentFile", &path),
-            None => self.wrong.push(unsayable("the env_file", path)),
+        if let Some(path) = self.path("the env_file", path) {
+            service.line("EnvironmentFile", &path);
         }
         // The log level is only a default, which the file may change.
         if env.iter().any(|(name, _)| name != "MAINSTAY_LOG_LEVEL") {
-            let loss = "precedence of `env` over `env_file`";
-            self.losses.push(loss.to_owned());
+            self.draft.lose("precedence of `env` over `env_file`");
         }
     }
 
@@ -498,12 +475,13 @@ impl Draft<'_> {
             working_dir,
             systemd,
             ..
-        } = self.definition;
+        } = self.draft.definition;
         match working_dir {
-            Some(dir) => match bare_path(dir) {
-                Some(dir) => service.line("WorkingDirectory", &dir),
-                None => self.wrong.push(unsayable("the working directory", dir)),
-            },
+            Some(dir) => {
+                if let Some(dir) = self.path("the working directory", dir) {
+                    service.line("WorkingDirectory", &dir);
+                }
+            }
             None => service.line("WorkingDirectory", "%S/%N"),
         }
         match &systemd.state_directory {
@@ -512,14 +490,14 @@ impl Draft<'_> {
                 service.line("StateDirectoryMode", "0700");
             }
             Some(dir) => self
-                .wrong
-                .push(format!("{dir:?} is not a valid name of a state directory")),
+                .draft
+                .wrong(format!("{dir:?} is not a valid name of a state directory")),
             None => service.line("StateDirectory", "%N"),
         }
         for (name, path) in &systemd.credentials {
             match bare_path(path).filter(|_| is_plain_file_name(name)) {
                 Some(path) => service.line("LoadCredential", &format!("{name}:{path}")),
-                None => self.wrong.push(format!(
+                None => self.draft.wrong(format!(
                     "the credential {name:?} has an unsupported name or path"
                 )),
             }
@@ -527,25 +505,17 @@ impl Draft<'_> {
     }
 
     fn account(&mut self, service: &mut Section) {
-        match (self.definition.scope, &self.definition.account) {
+        match (self.draft.definition.scope, &self.draft.definition.account) {
             (Scope::User, Account::Virtual) | (Scope::System, Account::LocalSystem) => {}
-            (Scope::User, _) => self
-                .losses
-                .push("account: a user service runs as its user".to_owned()),
+            (Scope::User, _) => self.draft.lose("account: a user service runs as its user"),
             (Scope::System, Account::Virtual | Account::LocalService | Account::NetworkService) => {
                 service.line("DynamicUser", "yes");
             }
             (Scope::System, Account::User(user, _)) => {
-                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-                if user.is_empty() || user.starts_with('-') || !user.bytes().all(is_plain) {
-                    self.wrong
-                        .push(format!("{user:?} is not a valid user name"));
-                }
+                self.draft.check_user(user);
                 service.line("User", user);
             }
-            (Scope::System, Account::Managed(account)) => {
-                self.wrong.push(format!("{account} is a Windows account"));
-            }
+            (Scope::System, account @ Account::Managed(_)) => self.draft.refuse_account(account),
         }
     }
 
@@ -559,15 +529,14 @@ impl Draft<'_> {
             watchdog,
             supervises,
             ..
-        } = self.definition;
+        } = self.draft.definition;
         service.line("TimeoutStartSec", &seconds(*start_timeout));
         service.line("TimeoutStopSec", &seconds(*graceful));
         if let Some(interval) = watchdog {
             service.line("WatchdogSec", &seconds(*interval));
         }
-        if !SIGNALS.contains(&&**stop_signal) {
-            self.wrong.push(unknown_signal("stop", stop_signal));
-        } else if stop_signal != "TERM" {
+        self.draft.check_signal("stop", stop_signal);
+        if stop_signal != "TERM" {
             service.line("KillSignal", &format!("SIG{stop_signal}"));
         }
         if *supervises {
@@ -587,7 +556,7 @@ impl Draft<'_> {
 
     /// Writes the restart settings.
     fn recovery(&mut self, service: &mut Section) {
-        let recovery = &self.definition.recovery;
+        let recovery = &self.draft.definition.recovery;
         let pauses = &recovery.restart_after;
         let restart = match (pauses.is_empty(), recovery.crashes_only) {
             (true, _) => "no",
@@ -602,7 +571,7 @@ impl Draft<'_> {
             // Java and other programs exit with this code after a requested stop.
             let stopped = 128 + 15;
             let is_told = recovery.clean.contains(&stopped);
-            if self.definition.readiness == Readiness::Exec && !is_told {
+            if self.draft.definition.readiness == Readiness::Exec && !is_told {
                 forced = format!("{stopped} {forced}");
                 clean.push(stopped.to_string());
             }
@@ -612,8 +581,7 @@ impl Draft<'_> {
             service.line("RestartForceExitStatus", &forced);
         }
         if !recovery.halts.is_empty() {
-            let halts: Vec<String> = recovery.halts.iter().map(u8::to_string).collect();
-            service.line("RestartPreventExitStatus", &halts.join(" "));
+            service.line("RestartPreventExitStatus", &joined(&recovery.halts, " "));
         }
         let [first, .., last] = &pauses[..] else {
             if let Some(pause) = pauses.first() {
@@ -625,15 +593,15 @@ impl Draft<'_> {
         if first == last {
             return;
         }
-        if self.version >= 254 {
+        if self.draft.site.version >= 254 {
             service.line("RestartSteps", &(pauses.len() - 1).to_string());
             service.line("RestartMaxDelaySec", &seconds(*last));
-            self.losses
-                .push("reset of the restart delay after a good run".to_owned());
+            self.draft
+                .lose("reset of the restart delay after a good run");
         } else {
             let first = seconds(*first);
             let first = first.strip_prefix("0s ").unwrap_or(&first);
-            self.losses.push(format!(
+            self.draft.lose(format!(
                 "growing restart delays (systemd 254): each is {first}"
             ));
         }
@@ -642,39 +610,33 @@ impl Draft<'_> {
     fn resources(&mut self, service: &mut Section) {
         let Definition {
             nice, cpus, limits, ..
-        } = self.definition;
+        } = self.draft.definition;
         if let Some(nice) = nice {
             service.line("Nice", &nice.to_string());
         }
         if !cpus.is_empty() {
-            let cpus: Vec<String> = cpus.iter().map(u16::to_string).collect();
-            service.line("CPUAffinity", &cpus.join(" "));
+            service.line("CPUAffinity", &joined(cpus, " "));
         }
         for (limit, value) in limits {
-            let key = match limit {
-                Limit::OpenFiles => "LimitNOFILE",
-                Limit::Processes => "LimitNPROC",
-                Limit::CoreSize => "LimitCORE",
-                Limit::LockedMemory => "LimitMEMLOCK",
-            };
+            let key = format!("Limit{}", limit_name(*limit).to_uppercase());
             let value = match *value {
                 u64::MAX => "infinity".to_owned(),
                 value => value.to_string(),
             };
-            service.line(key, &value);
+            service.line(&key, &value);
         }
     }
 
     /// Returns the unit that listens for the service. It is stopped together with the service, but
     /// stays up when the service is restarted.
     fn socket(&mut self) -> Option<String> {
-        let Definition { name, listen, .. } = self.definition;
+        let Definition { name, listen, .. } = self.draft.definition;
         if listen.is_empty() {
             return None;
         }
         let mut unit = Section::new("[Unit]");
         unit.line("Description", &format!("Sockets of {name}"));
-        let follows = if self.version >= 249 {
+        let follows = if self.draft.site.version >= 249 {
             "StopPropagatedFrom"
         } else {
             "PartOf"
@@ -682,11 +644,7 @@ impl Draft<'_> {
         unit.line(follows, &unit_name(name));
         let mut socket = Section::new("[Socket]");
         for address in listen {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]:._/-".contains(&byte);
-            if address.is_empty() || !address.bytes().all(is_plain) {
-                self.wrong
-                    .push(format!("{address:?} is not a valid address to listen on"));
-            }
+            self.draft.check_address(address);
             socket.line("ListenStream", address);
         }
         Some(format!("{}\n{}", unit.0, socket.0))
@@ -699,9 +657,9 @@ impl Draft<'_> {
             systemd,
             supervises,
             ..
-        } = self.definition;
-        let is_of_system = self.definition.scope == Scope::System;
-        let is_root = is_root(self.definition);
+        } = self.draft.definition;
+        let is_of_system = self.draft.definition.scope == Scope::System;
+        let is_root = is_root(self.draft.definition);
         if is_of_system {
             for (key, value) in SANDBOX {
                 match *key {
@@ -733,7 +691,7 @@ impl Draft<'_> {
             .any(|dir| program.starts_with(dir))
         {
             let path = program.display();
-            self.wrong.push(format!(
+            self.draft.wrong(format!(
                 "the program {path} is in a temporary directory, which its sandbox replaces"
             ));
         }
@@ -752,7 +710,7 @@ impl Draft<'_> {
             name.starts_with("CAP_") && name.bytes().all(is_inner)
         };
         for name in systemd.capabilities.iter().filter(|name| !is_name(name)) {
-            self.wrong.push(format!(
+            self.draft.wrong(format!(
                 "{name:?} is not a capability, such as CAP_NET_BIND_SERVICE"
             ));
         }
@@ -760,7 +718,7 @@ impl Draft<'_> {
             let absolute = path.to_str().filter(|path| path.starts_with('/'));
             match absolute.and_then(quoted) {
                 Some(path) => service.line("ReadWritePaths", &path),
-                None => self.wrong.push(format!(
+                None => self.draft.wrong(format!(
                     "the writable path {} is not absolute",
                     path.display()
                 )),
@@ -769,35 +727,14 @@ impl Draft<'_> {
     }
 }
 
-/// Formats a command for `ExecStart=`: quoted, without variable expansion.
-fn command_line<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
-    let words: Option<Vec<String>> = words
-        .map(|word| Some(quoted(word.to_str()?)?.replace('$', "$$")))
-        .collect();
-    Some(words?.join(" "))
-}
-
 /// Returns an absolute path as a complete value.
 fn bare_path(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     (path.starts_with('/') && is_bare(path)).then(|| specifiers(path))
 }
 
-fn unsayable(what: &str, path: &Path) -> String {
-    format!(
-        "{what} {} is not an absolute path, or contains unsupported characters",
-        path.display()
-    )
-}
-
-fn unknown_signal(what: &str, signal: &str) -> String {
-    let known = SIGNALS.join(", ");
-    format!("the {what} signal {signal:?} is not supported: use one of {known}")
-}
-
 fn is_plain_file_name(name: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_inner)
+    is_made_of(name, b"_.-") && !name.starts_with('.')
 }
 
 /// Parses the output of `systemctl show` for [`PROPERTIES`]. Returns `None` if there is no such
@@ -838,13 +775,11 @@ fn status(said: &str) -> Option<ServiceStatus> {
         (true, "timeout" | "watchdog") => 1053,
         (true, _) => SERVICE_SPECIFIC,
     };
+    let pid = Some(number("MainPID")).filter(|pid| *pid != 0);
     Some(ServiceStatus {
-        state,
-        pid: Some(number("MainPID")).filter(|pid| *pid != 0),
         code,
         own_code: if has_failed { own_code } else { 0 },
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
+        ..ServiceStatus::new(state, pid)
     })
 }
 
@@ -890,12 +825,6 @@ fn specifiers(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(char::is_control).map(str::trim).collect();
-    let line = words.join(" ");
-    line.trim().trim_end_matches('\\').to_owned()
-}
-
 /// Formats a duration, such as "1s 500ms". The resolution is one millisecond.
 fn seconds(duration: Duration) -> String {
     match duration.subsec_millis() {
@@ -925,7 +854,7 @@ mod tests {
     }
 
     fn text_of(definition: &Definition) -> String {
-        text(&unit(definition, &site(254)).unwrap()).to_owned()
+        text(&Systemd.unit(definition, &site(254)).unwrap()).to_owned()
     }
 
     #[test]
@@ -938,7 +867,7 @@ mod tests {
             .accepts(Accepts::RELOAD)
             .graceful(Duration::from_millis(1500))
             .systemd(crate::Systemd::without_sandbox);
-        let unit = unit(&definition, &site(254)).unwrap();
+        let unit = Systemd.unit(&definition, &site(254)).unwrap();
         let expected = r#"
 [Unit]
 Description=Orders, 100 %%
@@ -974,7 +903,7 @@ WantedBy=multi-user.target
     fn variables_of_the_manager_are_passed_by_name() {
         let pass = |name: &str| service("orders").systemd(|systemd| systemd.pass_variable(name));
         assert!(text_of(&pass("HTTPS_PROXY")).contains("\nPassEnvironment=HTTPS_PROXY\n"));
-        let refused = unit(&pass("A B"), &site(254)).err().unwrap();
+        let refused = Systemd.unit(&pass("A B"), &site(254)).err().unwrap();
         assert!(
             refused.to_string().contains("is not a valid variable name"),
             "{refused}"
@@ -984,7 +913,7 @@ WantedBy=multi-user.target
     #[test]
     fn older_systemds_get_what_they_know() {
         let definition = service("orders").accepts(Accepts::RELOAD);
-        let unit = unit(&definition, &site(252)).unwrap();
+        let unit = Systemd.unit(&definition, &site(252)).unwrap();
         let text = text(&unit);
         assert!(
             text.contains("Type=notify\n") && text.contains("ExecReload="),
@@ -999,7 +928,9 @@ WantedBy=multi-user.target
             restart_after: [100, 1000].map(Duration::from_millis).to_vec(),
             ..Recovery::default()
         };
-        let quick = super::unit(&service("orders").recovery(quick), &site(252)).unwrap();
+        let quick = Systemd
+            .unit(&service("orders").recovery(quick), &site(252))
+            .unwrap();
         let each = "growing restart delays (systemd 254): each is 100ms";
         assert!(quick.losses.iter().any(|loss| loss == each), "{quick:?}");
         let version = |text: &str| {
@@ -1037,7 +968,9 @@ WantedBy=multi-user.target
         }
         let wrong =
             |systemd: crate::Systemd| systemd.state_directory("../x").credential("a:b", "/x");
-        let error = unit(&service("orders").systemd(wrong), &site(254)).unwrap_err();
+        let error = Systemd
+            .unit(&service("orders").systemd(wrong), &site(254))
+            .unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("state directory") && text.contains("the credential"),
@@ -1098,7 +1031,7 @@ WantedBy=multi-user.target
             .account(Account::Managed("D\\orders$".into()))
             .recovery(Recovery::default())
             .systemd(|systemd| systemd.capability("net").writable("srv"));
-        let error = unit(&definition, &site(254)).unwrap_err();
+        let error = Systemd.unit(&definition, &site(254)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let text = error.to_string();
         for part in [

@@ -9,11 +9,12 @@
 //! insserv(8), chkconfig(8); proc(5).
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::shell::{Draft, PROCESSES, head, line, says, whole_seconds, word};
+use super::draft::Draft;
+use super::shell::{self, PROCESSES, head, line, says, whole_seconds, word};
 use super::{
-    Answer, Backend, Call, Entry, Order, Question, Sign, Site, Switch, Unit, cannot, program,
+    Answer, Backend, Call, Entry, Facts, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, program,
 };
 use crate::scm::refusal::ABORTED;
 use crate::{Accepts, Definition, Error, Manager, ServiceStatus, State};
@@ -132,30 +133,60 @@ esac
 /// System V init and compatible ones.
 pub(crate) struct Sysv;
 
+const FACTS: Facts = Facts {
+    dir: SCRIPTS,
+    traces: Traces::All(&["/etc/init.d", "/etc/rc2.d"]),
+    // The FIFO of init(8), which other processes 1 of that name do not have.
+    signs: &[Sign::Path("/run/initctl"), Sign::Path("/dev/initctl")],
+    ..Facts::of(Manager::Sysv)
+};
+
 impl Backend for Sysv {
-    fn manager(&self) -> Manager {
-        Manager::Sysv
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/init.d", "/etc/rc2.d"]
-    }
-
-    /// The FIFO of init(8), which other processes 1 of that name do not have.
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Path("/run/initctl"), Sign::Path("/dev/initctl")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, program(definition, site))
-    }
-
-    fn unit_path(&self, name: &str, _site: &Site) -> PathBuf {
-        Path::new(SCRIPTS).join(name)
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        SCRIPTS.into()
+        let Definition {
+            name,
+            accepts,
+            recovery,
+            ..
+        } = definition;
+        let mut draft = shell::draft(definition, site);
+        if !recovery.restart_after.is_empty() {
+            draft.lose("restart after a failure: init scripts are not supervised");
+        }
+        let pid_file = pid_path(name);
+        let mut script = format!("#!/bin/sh\n{}", head(""));
+        let needs = [draft.needs(), draft.wants()].concat();
+        let needs: String = needs.iter().map(|need| format!(" {need}")).collect();
+        script += &format!(
+            "### BEGIN INIT INFO\n# Provides:          {name}\n# Required-Start:    $remote_fs $syslog $network{needs}\n# Required-Stop:     $remote_fs $syslog $network{needs}\n# Default-Start:     2 3 4 5\n# Default-Stop:      0 1 6\n# Short-Description: {}\n### END INIT INFO\n\nname={name}\nscript={SCRIPTS}/{name}\npid_file={}\nPATH={PATH}\nexport PATH\n\n",
+            draft.heading(),
+            pid_file.display(),
+        );
+        script += PROCESSES;
+        script += FUNCTIONS;
+        script += &launch(&mut draft);
+        script += &start(&mut draft);
+        let reload = draft.reload_command();
+        let is_told = reload.is_some() || accepts.contains(Accepts::RELOAD);
+        let reload = reload.unwrap_or_else(|| "kill -HUP \"$pid\"".to_owned());
+        script += &stop(&draft);
+        script += "\nreload() {\n";
+        script += &if is_told {
+            format!("\tis_running || return 7\n\t{reload}\n}}\n")
+        } else {
+            "\techo \"$name has nothing to reload: restart it\" >&2\n\treturn 3\n}\n".to_owned()
+        };
+        let force = if is_told {
+            "reload"
+        } else {
+            "lock; ! is_running || { stop && start; }"
+        };
+        script += &VERBS.replace("FORCE", force);
+        draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
     }
 
     fn leavings(&self, name: &str, _site: &Site) -> Vec<PathBuf> {
@@ -198,10 +229,9 @@ impl Backend for Sysv {
         order: Order,
         _state: State,
         site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         if matches!(order, Order::Pause | Order::Resume) {
-            let why = "init scripts do not support pausing: stop it";
-            return Err(cannot(definition, order, why));
+            return Err(Unsupported("init scripts do not support pausing: stop it"));
         }
         let script = self.unit_path(&definition.name, site).display().to_string();
         Ok(vec![Call::new([&*script, order.as_str()])])
@@ -209,10 +239,10 @@ impl Backend for Sysv {
 
     fn questions(&self, name: &str, site: &Site) -> Vec<Question> {
         let script = self.unit_path(name, site);
-        let argv = ["sh", &script.display().to_string(), "status"].map(str::to_owned);
+        let status = Question::run(["sh", &script.display().to_string(), "status"]);
         vec![
             Question::Read(script),
-            Question::Run(argv.into()),
+            status,
             Question::Read(pid_path(name)),
         ]
     }
@@ -229,13 +259,10 @@ impl Backend for Sysv {
             _ => (State::Stopped, ABORTED),
         };
         let pid = pid.text().lines().next().and_then(|pid| pid.parse().ok());
+        let pid = pid.filter(|_| state == State::Running);
         Some(ServiceStatus {
-            state,
-            pid: pid.filter(|_| state == State::Running),
             code,
-            own_code: 0,
-            checkpoint: 0,
-            wait_hint: Duration::ZERO,
+            ..ServiceStatus::new(state, pid)
         })
     }
 
@@ -259,53 +286,10 @@ fn script_of(text: &str, name: &str) -> Call {
     Call::new(["sh", "-c", text, "sh", name])
 }
 
-fn unit(definition: &Definition, program: &Path) -> Result<Unit, Error> {
-    let Definition {
-        name,
-        accepts,
-        recovery,
-        ..
-    } = definition;
-    let mut draft = Draft::new(definition);
-    if !recovery.restart_after.is_empty() {
-        draft.loses("restart after a failure: init scripts are not supervised");
-    }
-    let pid_file = pid_path(name);
-    let mut script = format!("#!/bin/sh\n{}", head(""));
-    let needs = [draft.needs(), draft.wants()].concat();
-    let needs: String = needs.iter().map(|need| format!(" {need}")).collect();
-    script += &format!(
-        "### BEGIN INIT INFO\n# Provides:          {name}\n# Required-Start:    $remote_fs $syslog $network{needs}\n# Required-Stop:     $remote_fs $syslog $network{needs}\n# Default-Start:     2 3 4 5\n# Default-Stop:      0 1 6\n# Short-Description: {}\n### END INIT INFO\n\nname={name}\nscript={SCRIPTS}/{name}\npid_file={}\nPATH={PATH}\nexport PATH\n\n",
-        draft.title(),
-        pid_file.display(),
-    );
-    script += PROCESSES;
-    script += FUNCTIONS;
-    script += &launch(&mut draft, program);
-    script += &start(&mut draft, program);
-    let reload = draft.reload_command();
-    let is_told = reload.is_some() || accepts.contains(Accepts::RELOAD);
-    let reload = reload.unwrap_or_else(|| "kill -HUP \"$pid\"".to_owned());
-    script += &stop(&draft);
-    script += "\nreload() {\n";
-    script += &if is_told {
-        format!("\tis_running || return 7\n\t{reload}\n}}\n")
-    } else {
-        "\techo \"$name has nothing to reload: restart it\" >&2\n\treturn 3\n}\n".to_owned()
-    };
-    let force = if is_told {
-        "reload"
-    } else {
-        "lock; ! is_running || { stop && start; }"
-    };
-    script += &VERBS.replace("FORCE", force);
-    draft.finish(vec![Entry::script(Path::new(SCRIPTS).join(name), script)])
-}
-
 /// Returns the script part that becomes the program: in its own session, with standard streams, and
 /// with the pid file as descriptor 3.
-fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
-    let command = line(&draft.command(program));
+fn launch(draft: &mut Draft<'_>) -> String {
+    let command = line(&draft.command());
     let mut text = String::new();
     let file = draft.env_file();
     if let Some((_, function)) = file {
@@ -354,8 +338,8 @@ fn launch(draft: &mut Draft<'_>, program: &Path) -> String {
     text
 }
 
-fn start(draft: &mut Draft<'_>, program: &Path) -> String {
-    let path = draft.path("the program", program);
+fn start(draft: &mut Draft<'_>) -> String {
+    let path = draft.path("the program", program(draft.definition, draft.site));
     let program = word(&path).unwrap_or_default();
     let mut text = format!(
         r#"

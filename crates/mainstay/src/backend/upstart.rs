@@ -6,14 +6,15 @@
 //!
 //! Sources: init(5), initctl(8) (1.12), "Upstart Intro, Cookbook and Best Practices".
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use super::shell::{Draft, head, quoted, whole_seconds, word};
+use super::draft::{Draft, joined, limit_name};
+use super::shell::{self, head, quoted, whole_seconds, word};
 use super::{
-    Answer, Backend, Call, Entry, MARK, Order, Question, Sign, Site, Switch, Unit, cannot, program,
+    Answer, Backend, Call, Entry, Facts, MARK, Order, Question, Sign, Site, Switch, Traces, Unit,
+    Unsupported, limit_in,
 };
-use crate::{Account, Definition, Error, Limit, Manager, ServiceStatus, State, StopScope};
+use crate::{Account, Definition, Error, Manager, ServiceStatus, State, StopScope};
 
 const JOBS: &str = "/etc/init";
 /// The first version with `setuid`, as major version times 100 plus minor version.
@@ -22,33 +23,90 @@ const SETUID: u32 = 104;
 /// Upstart as the system's init.
 pub(crate) struct Upstart;
 
+const FACTS: Facts = Facts {
+    dir: JOBS,
+    traces: Traces::All(&["/etc/init", "/sbin/initctl"]),
+    signs: &[Sign::Init("init")],
+    suffix: ".conf",
+    ..Facts::of(Manager::Upstart)
+};
+
 impl Backend for Upstart {
-    fn manager(&self) -> Manager {
-        Manager::Upstart
-    }
-
-    fn traces(&self) -> &'static [&'static str] {
-        &["/etc/init", "/sbin/initctl"]
-    }
-
-    fn signs(&self) -> &'static [Sign] {
-        &[Sign::Init("init")]
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn unit(&self, definition: &Definition, site: &Site) -> Result<Unit, Error> {
-        unit(definition, site)
-    }
-
-    fn unit_path(&self, name: &str, _site: &Site) -> PathBuf {
-        Path::new(JOBS).join(format!("{name}.conf"))
-    }
-
-    fn unit_dir(&self, _site: &Site) -> PathBuf {
-        JOBS.into()
-    }
-
-    fn listed(&self, file: &str) -> Option<String> {
-        file.strip_suffix(".conf").map(str::to_owned)
+        let Definition {
+            name,
+            graceful,
+            limits,
+            nice,
+            reload_command,
+            stop_scope,
+            stop_signal,
+            supervises,
+            ..
+        } = definition;
+        let mut draft = shell::draft(definition, site);
+        // A quoted token cannot contain these two characters.
+        let title = draft.heading().replace('\\', "/").replace('"', "'");
+        let mut job = format!(
+            "{}\ndescription \"{title}\"\n",
+            head(&format!("What is to stay goes into {name}.override."))
+        );
+        let (needs, wants) = (draft.needs(), draft.wants());
+        let (started, stopping): (String, String) = (
+            needs
+                .iter()
+                .chain(&wants)
+                .map(|other| format!(" and started {other}"))
+                .collect(),
+            needs
+                .iter()
+                .map(|need| format!(" or stopping {need}"))
+                .collect(),
+        );
+        job += &format!(
+            "start on (runlevel [2345]{started})\nstop on (runlevel [!2345]{stopping})\n\nconsole log\numask 022\n"
+        );
+        if let Account::User(user, _) = &definition.account {
+            if (1..SETUID).contains(&site.version) {
+                draft.wrong("user accounts require Upstart 1.4");
+            }
+            job += &format!("setuid {user}\n");
+        }
+        if let Some(nice) = nice {
+            job += &format!("nice {nice}\n");
+        }
+        for (limit, value) in limits {
+            let (key, value) = (limit_name(*limit), limit_in(1, *value));
+            job += &format!("limit {key} {value} {value}\n");
+        }
+        job += &format!("kill timeout {}\n", whole_seconds(*graceful).max(1));
+        if stop_signal != "TERM" {
+            job += &format!("kill signal SIG{stop_signal}\n");
+        }
+        if !supervises && *stop_scope == StopScope::Main {
+            draft.lose("stop of the main process only: its process group receives the stop signal");
+        }
+        if !supervises {
+            draft.lose("remaining processes outside its process group: they are not killed");
+        }
+        if reload_command.is_some() {
+            draft.lose("reload command: `initctl reload` sends SIGHUP");
+        }
+        job += &recovery(&mut draft);
+        job += &script(&mut draft);
+        if let Some(words) = &definition.ready_check {
+            let words = draft.texts("the ready check", words.iter().map(|word| &**word));
+            job += &format!(
+                "\npost-start script\n{NEW_LINE}\t{} || {{ initctl stop --no-wait \"$UPSTART_JOB\"; exit 1; }}\nend script\n",
+                line(&words)
+            );
+        }
+        let path = Path::new(JOBS).join(format!("{name}.conf"));
+        draft.finish(vec![Entry::file(path, job)])
     }
 
     /// init(5), "Override File Handling".
@@ -71,7 +129,7 @@ impl Backend for Upstart {
         order: Order,
         state: State,
         _site: &Site,
-    ) -> Result<Vec<Call>, Error> {
+    ) -> Result<Vec<Call>, Unsupported> {
         let call = |verb| Call::new(["initctl", verb, &definition.name]);
         Ok(match order {
             // Upstart's own restart keeps the job definition of the last start.
@@ -79,19 +137,13 @@ impl Backend for Upstart {
             Order::Restart => vec![call("stop"), call("start")],
             Order::Start | Order::Stop | Order::Reload => vec![call(order.as_str())],
             Order::Pause | Order::Resume => {
-                return Err(cannot(
-                    definition,
-                    order,
-                    "Upstart does not support pausing: stop it",
-                ));
+                return Err(Unsupported("Upstart does not support pausing: stop it"));
             }
         })
     }
 
     fn questions(&self, name: &str, _site: &Site) -> Vec<Question> {
-        vec![Question::Run(
-            ["initctl", "status", name].map(str::to_owned).into(),
-        )]
+        vec![Question::run(["initctl", "status", name])]
     }
 
     fn status(&self, answers: &[Answer]) -> Option<ServiceStatus> {
@@ -100,9 +152,7 @@ impl Backend for Upstart {
     }
 
     fn version_question(&self) -> Option<Question> {
-        Some(Question::Run(
-            ["initctl", "--version"].map(str::to_owned).into(),
-        ))
+        Some(Question::run(["initctl", "--version"]))
     }
 
     /// Parses `initctl (upstart 1.12.1)`.
@@ -132,96 +182,7 @@ fn status_of(said: &str) -> ServiceStatus {
         Some(("stop", _)) => State::StopPending,
         Some(_) => State::Stopped,
     };
-    ServiceStatus {
-        state,
-        pid: pid.filter(|_| state != State::Stopped),
-        code: 0,
-        own_code: 0,
-        checkpoint: 0,
-        wait_hint: Duration::ZERO,
-    }
-}
-
-fn unit(definition: &Definition, site: &Site) -> Result<Unit, Error> {
-    let Definition {
-        name,
-        graceful,
-        limits,
-        nice,
-        reload_command,
-        stop_scope,
-        stop_signal,
-        supervises,
-        ..
-    } = definition;
-    let mut draft = Draft::new(definition);
-    // A quoted token cannot contain these two characters.
-    let title = draft.title().replace('\\', "/").replace('"', "'");
-    let mut job = format!(
-        "{}\ndescription \"{title}\"\n",
-        head(&format!("What is to stay goes into {name}.override."))
-    );
-    let (needs, wants) = (draft.needs(), draft.wants());
-    let (started, stopping): (String, String) = (
-        needs
-            .iter()
-            .chain(&wants)
-            .map(|other| format!(" and started {other}"))
-            .collect(),
-        needs
-            .iter()
-            .map(|need| format!(" or stopping {need}"))
-            .collect(),
-    );
-    job += &format!(
-        "start on (runlevel [2345]{started})\nstop on (runlevel [!2345]{stopping})\n\nconsole log\numask 022\n"
-    );
-    if let Account::User(user, _) = &definition.account {
-        if (1..SETUID).contains(&site.version) {
-            draft.wrong("user accounts require Upstart 1.4");
-        }
-        job += &format!("setuid {user}\n");
-    }
-    if let Some(nice) = nice {
-        job += &format!("nice {nice}\n");
-    }
-    for (limit, value) in limits {
-        let key = match limit {
-            Limit::OpenFiles => "nofile",
-            Limit::Processes => "nproc",
-            Limit::CoreSize => "core",
-            Limit::LockedMemory => "memlock",
-        };
-        let value = match *value {
-            u64::MAX => "unlimited".to_owned(),
-            value => value.to_string(),
-        };
-        job += &format!("limit {key} {value} {value}\n");
-    }
-    job += &format!("kill timeout {}\n", whole_seconds(*graceful).max(1));
-    if stop_signal != "TERM" {
-        job += &format!("kill signal SIG{stop_signal}\n");
-    }
-    if !supervises && *stop_scope == StopScope::Main {
-        draft.loses("stop of the main process only: its process group receives the stop signal");
-    }
-    if !supervises {
-        draft.loses("remaining processes outside its process group: they are not killed");
-    }
-    if reload_command.is_some() {
-        draft.loses("reload command: `initctl reload` sends SIGHUP");
-    }
-    job += &recovery(&mut draft);
-    job += &script(&mut draft, program(definition, site));
-    if let Some(words) = &definition.ready_check {
-        let words = draft.texts("the ready check", words.iter().map(|word| &**word));
-        job += &format!(
-            "\npost-start script\n{NEW_LINE}\t{} || {{ initctl stop --no-wait \"$UPSTART_JOB\"; exit 1; }}\nend script\n",
-            line(&words)
-        );
-    }
-    let path = Path::new(JOBS).join(format!("{name}.conf"));
-    draft.finish(vec![Entry::file(path, job)])
+    ServiceStatus::new(state, pid.filter(|_| state != State::Stopped))
 }
 
 /// Returns the restart settings.
@@ -248,15 +209,14 @@ fn recovery(draft: &mut Draft<'_>) -> String {
             .collect()
     };
     clean.dedup();
-    let clean: Vec<String> = clean.iter().map(u8::to_string).collect();
-    text += &format!("normal exit {}\n", clean.join(" "));
+    text += &format!("normal exit {}\n", joined(clean, " "));
     if !recovery.crashes_only && !recovery.halts.is_empty() {
-        draft.loses("failure status of exit codes after which it stays down");
+        draft.lose("failure status of exit codes after which it stays down");
     }
     // Upstart would otherwise restart the service at once.
     let pause = whole_seconds(*first);
     if recovery.restart_after.iter().any(|other| other != first) {
-        draft.loses(format!("growing restart delays: each is {pause}s"));
+        draft.lose(format!("growing restart delays: each is {pause}s"));
     }
     text += &format!(
         "post-stop script\n\tcase $(initctl status \"$UPSTART_JOB\") in *' start/'* | *' respawn/'*) sleep {pause} ;; esac\nend script\n"
@@ -268,13 +228,13 @@ fn recovery(draft: &mut Draft<'_>) -> String {
 const NEW_LINE: &str = "\t_nl=$(printf '\\nx') && _nl=${_nl%x}\n";
 
 /// Returns the script that becomes the program.
-fn script(draft: &mut Draft<'_>, program: &Path) -> String {
+fn script(draft: &mut Draft<'_>) -> String {
     let mut text = format!("\nscript\n{NEW_LINE}");
     if let Some(dir) = &draft.definition.working_dir {
         let dir = draft.path("the working directory", dir);
         text += &format!("\tcd {}\n", line(&[dir]));
     }
-    let command = line(&draft.command(program));
+    let command = line(&draft.command());
     text += &format!("\tset -- {command}\n");
     if let Some(cpus) = draft.cpus() {
         let cpus = cpus.trim_start_matches("taskset ");

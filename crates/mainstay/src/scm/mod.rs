@@ -52,20 +52,31 @@ pub enum State {
 }
 
 impl ServiceStatus {
-    /// Returns the status of a service that has ended with this code, or 0 if it never ran.
+    /// Returns the status of a service that has not failed.
     #[cfg(unix)]
-    pub(crate) fn stopped(own_code: u32) -> Self {
+    pub(crate) fn new(state: State, pid: Option<u32>) -> Self {
         Self {
-            state: State::Stopped,
-            pid: None,
-            code: if own_code == 0 {
-                0
-            } else {
-                refusal::SERVICE_SPECIFIC
-            },
-            own_code,
+            state,
+            pid,
+            code: 0,
+            own_code: 0,
             checkpoint: 0,
             wait_hint: Duration::ZERO,
+        }
+    }
+
+    /// Adds the exit code of the service itself, where 0 is success.
+    #[cfg(all(unix, feature = "managers"))]
+    pub(crate) fn exited(self, own_code: u32) -> Self {
+        let code = if own_code == 0 {
+            0
+        } else {
+            refusal::SERVICE_SPECIFIC
+        };
+        Self {
+            code,
+            own_code,
+            ..self
         }
     }
 

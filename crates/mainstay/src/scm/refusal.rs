@@ -11,7 +11,7 @@ pub(super) const DOES_NOT_EXIST: u32 = 1060;
 pub(super) const NOT_ACTIVE: u32 = 1062;
 pub(crate) const SERVICE_SPECIFIC: u32 = 1066;
 /// The process ended in an unknown way.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "managers"))]
 pub(crate) const ABORTED: u32 = 1067;
 pub(super) const MARKED_FOR_DELETE: u32 = 1072;
 pub(super) const NEVER_STARTED: u32 = 1077;

@@ -1,8 +1,8 @@
 //! A service process under the Service Control Manager, with a single service.
 //!
-//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`), on which [`Link::answer`] is
-//! called. It only takes locks, sends notifications and returns. The service runs on the thread
-//! that the system creates for `ServiceMain`. A third thread ticks while a state is pending.
+//! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`). It calls [`Link::answer`],
+//! which only takes locks, sends notifications and returns. The service runs on the thread that the
+//! system creates for `ServiceMain`. A third thread ticks while a state is pending.
 
 use std::ffi::OsString;
 use std::io;

@@ -69,7 +69,7 @@ unsafe fn text(wide: PWSTR) -> OsString {
 pub(crate) struct Request {
     /// `SERVICE_CONTROL_…`.
     pub(crate) control: u32,
-    /// What the control is about, if it is an event.
+    /// The subject of a control that reports an event.
     pub(crate) event: u32,
     /// The session of `SERVICE_CONTROL_SESSIONCHANGE`.
     pub(crate) session: u32,
