@@ -1,4 +1,5 @@
-//! The vocabulary of updates: the styles and the progress of a trial, and the reasons for a rollback.
+//! The vocabulary of updates: the styles and the progress of a trial, and the reasons for a
+//! rollback.
 
 use std::fmt;
 use std::time::Duration;

@@ -406,8 +406,9 @@ pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
 
 /// Declares tables. `key: Type` is optional, `key: Type = default` always has a value, and `key:
 /// Type [required]` is an error if missing. `..key: Enum [required|optional]` includes the keys of
-/// a [`one_of!`]. `unknown_key` returns the help for other keys. The field `sound` is set if the table has no errors, so that a rule about two
-/// keys is not applied to a default that replaces an invalid value.
+/// a [`one_of!`]. `unknown_key` returns the help for other keys. The field `sound` is set if the
+/// table has no errors, so that a rule about two keys is not applied to a default that replaces an
+/// invalid value.
 macro_rules! table {
     (unknown_key: $help:path; $(
         $(#[doc = $about:literal])* $Name:ident {

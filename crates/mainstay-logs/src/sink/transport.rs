@@ -66,7 +66,8 @@ impl Transport {
         each!(self, transport => transport.is_connected())
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`](super::delivery::CONNECT_TIMEOUT) per address. The error is a chain.
+    /// Connects, within [`CONNECT_TIMEOUT`](super::delivery::CONNECT_TIMEOUT) per address. The
+    /// error is a chain.
     pub(super) async fn connect(&mut self) -> Result<(), String> {
         each!(self, transport => transport.connect().await)
     }

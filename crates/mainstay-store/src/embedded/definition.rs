@@ -53,8 +53,8 @@ impl Definition {
         Some(Self::of_manifest(spec, Path::new("/"), None))
     }
 
-    /// Creates a stand-in for an installed service whose definition cannot be read, so that a process of
-    /// it that runs is neither ended nor forgotten.
+    /// Creates a stand-in for an installed service whose definition cannot be read, so that a
+    /// process of it that runs is neither ended nor forgotten.
     pub fn unreadable(state: &StateDir, name: &str, problem: String) -> Option<Self> {
         let record = read_record(state, name).ok();
         Some(Self {

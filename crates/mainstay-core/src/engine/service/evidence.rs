@@ -1,5 +1,5 @@
-//! Evidence from a run or a question: answers to probes, and messages of the service. Evidence of other
-//! runs and answers to other questions are ignored.
+//! Evidence from a run or a question: answers to probes, and messages of the service. Evidence of
+//! other runs and answers to other questions are ignored.
 
 use std::time::Duration;
 

@@ -561,8 +561,8 @@ pub(super) const TYPES: &[(&str, Advice)] = {
     ]
 };
 
-/// The kind of value, as in [`FromText::WHAT`](crate::manifest::decode::FromText::WHAT), the foreign values
-/// (lower case), and the value to write.
+/// The kind of value, as in [`FromText::WHAT`](crate::manifest::decode::FromText::WHAT), the
+/// foreign values (lower case), and the value to write.
 pub(super) const VALUES: &[(&str, &str, &str)] = &[
     (
         "a recovery policy",
