@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mainstay_api::Verb;
 use mainstay_core::failure::Failure;
+use mainstay_host::webhook;
 use mainstay_store::state_dir::StateDir;
 
 use crate::not_found;
@@ -77,6 +78,9 @@ enum Command {
     Events(Events),
     Snapshot(Snapshot),
     Host(Host),
+    /// Deliver an alert to a webhook, on behalf of a supervisor
+    #[command(name = webhook::VERB, hide = true)]
+    PostAlert,
 }
 
 impl Cli {
@@ -123,6 +127,7 @@ impl Cli {
             Command::Events(verb) => verb.run(&state()?),
             Command::Snapshot(verb) => verb.run(&own()?),
             Command::Host(verb) => verb.run(own()?),
+            Command::PostAlert => webhook::run().map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -71,11 +71,29 @@ pub fn working_dir(spec: &Spec, manifest_dir: &Path) -> PathBuf {
         .map_or_else(|| manifest_dir.to_path_buf(), |dir| manifest_dir.join(dir))
 }
 
+/// The variable that names the directory of systemd's credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// Returns the path that `credential:NAME` stands for: a credential that systemd provides to its
 /// service alone; see systemd.exec(5), "Credentials".
 pub fn credential(path: &Path) -> Option<PathBuf> {
     let name = path.to_str()?.strip_prefix("credential:")?;
-    Some(PathBuf::from(env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
+    Some(PathBuf::from(env::var_os(CREDENTIALS)?).join(name))
+}
+
+/// Returns the variable by which a helper process of the supervisor finds the same credentials.
+pub(crate) fn credentials() -> Option<(OsString, OsString)> {
+    Some((CREDENTIALS.into(), env::var_os(CREDENTIALS)?))
+}
+
+/// Returns a path by which this program can be started again. On Linux it leads to the program that
+/// is running, even if its file was replaced or deleted.
+pub(crate) fn own_program() -> io::Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        Ok("/proc/self/exe".into())
+    } else {
+        env::current_exe()
+    }
 }
 
 /// Returns a service's environment: the [inherited](inherited_by) variables, the log level, then

@@ -6,7 +6,7 @@
 //! - [`manifest_file`]: manifests in files
 //! - [`launch`], [`runs`], [`preflight`]: the environment and the programs of a start, and what is
 //!   checked before it; installations check the same
-//! - [`agent`]: requests that leave this machine
+//! - [`agent`]: requests that leave this machine; [`webhook`]: those that deliver alerts
 //! - [`output`], [`table`]: what a terminal gets to see
 //!
 //! The crate does not install anything, and it sends no requests to supervisors: that is done by
@@ -23,7 +23,7 @@ mod owner;
 pub mod preflight;
 pub mod runs;
 pub mod table;
-mod webhook;
+pub mod webhook;
 
 pub use self::host::{
     Copy, Options, Orphans, Output, Services, Started, orphans, run, stop_without_supervisor,

@@ -213,7 +213,7 @@ fn unusable_helpers(
 /// is reported at the start and not at the first alert.
 fn webhook_problem(spec: &Spec, dir: &Path) -> Option<String> {
     let webhook = spec.on_alert().and_then(OnAlert::webhook)?;
-    let why = webhook::keys(webhook, dir).err()?;
+    let why = webhook::keys(webhook.secret_file(), dir).err()?;
     Some(format!("on_alert: {why}"))
 }
 

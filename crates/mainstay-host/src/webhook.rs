@@ -1,26 +1,91 @@
 //! One delivery attempt to a webhook: a POST of the event, signed according to Standard Webhooks.
-//! Blocks.
+//!
+//! Each attempt is a process of its own, which the supervisor ends when its time is over. A panic or
+//! a fault in the code for TLS, HTTP or name resolution therefore costs one attempt, and what a
+//! receiver sends never takes memory of the supervisor. The process reads the [`Request`] from its
+//! standard input and writes the result to its standard output, both as JSON.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::alert::{Answer, SigningKeys};
 use mainstay_core::engine::Human;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Webhook;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
+use serde::{Deserialize, Serialize};
 use ureq::Agent;
 
 use crate::agent::{self, Trust};
-use crate::launch;
+use crate::{launch, output};
+
+/// The verb by which the program performs an attempt.
+pub const VERB: &str = "post-alert";
 
 /// The size limit of a secret file. Keys are much shorter.
 const LONGEST_FILE: u64 = 8 << 10;
+/// The size limit of a request. Documents are much shorter.
+const LONGEST_REQUEST: u64 = 16 << 20;
 
-/// Sends a document. Returns the result and its description. `dir` is the manifest's directory.
-pub(crate) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> (Answer, String) {
-    match try_post(webhook, dir, id, document) {
+/// An attempt to perform.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    url: String,
+    /// Set if the receiver is on this machine, so that no proxy is used.
+    is_local: bool,
+    secret_file: PathBuf,
+    ca: Option<PathBuf>,
+    /// The manifest's directory.
+    dir: PathBuf,
+    timeout: Duration,
+    id: String,
+    document: String,
+}
+
+/// Returns the request for an attempt, as the process reads it.
+pub(crate) fn request(
+    webhook: &Webhook,
+    dir: &Path,
+    id: &str,
+    document: &str,
+) -> Result<Vec<u8>, String> {
+    let request = Request {
+        url: webhook.url().reveal().to_owned(),
+        is_local: webhook.url().is_local(),
+        secret_file: webhook.secret_file().to_owned(),
+        ca: webhook.ca().map(Path::to_owned),
+        dir: dir.to_owned(),
+        timeout: webhook.timeout(),
+        id: id.to_owned(),
+        document: document.to_owned(),
+    };
+    serde_json::to_vec(&request).map_err(|error| format!("create the request: {error}"))
+}
+
+/// Decodes the result of an attempt, as the process writes it.
+pub(crate) fn result(output: &[u8]) -> Result<(Answer, String), String> {
+    serde_json::from_slice(output).map_err(|error| format!("its process gave no result: {error}"))
+}
+
+/// Performs the request on standard input and writes the result to standard output.
+///
+/// # Errors
+/// If there is no valid request. An unsuccessful attempt is a result.
+pub fn run() -> Result<(), Failure> {
+    // The name of a program that was started through `/proc` is "exe".
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/comm", "mainstay-alert");
+    let mut request = Vec::new();
+    let read = io::stdin().take(LONGEST_REQUEST).read_to_end(&mut request);
+    let failed = |error: &dyn std::fmt::Display| {
+        let message = format!("cannot read a request from standard input: {error}");
+        Failure::new(Code::Failed, message)
+    };
+    read.map_err(|error| failed(&error))?;
+    let request: Request = serde_json::from_slice(&request).map_err(|error| failed(&error))?;
+    let result: (Answer, String) = match request.post() {
         Ok((status, wanted)) => {
             let what = match status {
                 300..=399 => format!("the server returned {status}; set `url` to its new address"),
@@ -29,47 +94,51 @@ pub(crate) fn post(webhook: &Webhook, dir: &Path, id: &str, document: &[u8]) -> 
             (Answer::Status(status, wanted), what)
         }
         Err(why) => (Answer::Nothing, why),
-    }
+    };
+    output::document(&result)
 }
 
-fn try_post(
-    webhook: &Webhook,
-    dir: &Path,
-    id: &str,
-    document: &[u8],
-) -> Result<(u16, Option<Duration>), String> {
-    let keys = keys(webhook, dir)?;
-    let ca = webhook.ca().map(|path| dir.join(path));
-    let trust = match (&ca, webhook.url().is_secure()) {
-        (_, false) => Trust::Plain,
-        (Some(path), true) => Trust::Only(path),
-        (None, true) => Trust::System,
-    };
-    let mut builder = agent::builder(trust)?.timeout_global(Some(webhook.timeout()));
-    if webhook.url().is_local() {
-        builder = builder.proxy(None);
-    }
-    let agent: Agent = builder.build().into();
-    let now = SystemTime::now();
-    let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let answer = agent
-        .post(webhook.url().reveal())
-        .header("content-type", "application/json")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", timestamp.to_string())
-        .header("webhook-signature", keys.sign(id, timestamp, document))
-        .send(document);
-    let answer = answer.map_err(|error| match error {
-        ureq::Error::Timeout(_) => format!("no response within {}", Human(webhook.timeout())),
-        // The messages of these errors would show the URL.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
-            "the URL is invalid".to_owned()
+impl Request {
+    fn post(&self) -> Result<(u16, Option<Duration>), String> {
+        let keys = keys(&self.secret_file, &self.dir)?;
+        let ca = self.ca.as_ref().map(|path| self.dir.join(path));
+        let trust = match (&ca, self.url.starts_with("https:")) {
+            (_, false) => Trust::Plain,
+            (Some(path), true) => Trust::Only(path),
+            (None, true) => Trust::System,
+        };
+        // The supervisor ends this process in time. The limit here is for one whose supervisor was
+        // killed. A limit for the whole request would need a thread to resolve names in.
+        let mut builder = agent::builder(trust)?.timeout_recv_response(Some(self.timeout));
+        if self.is_local {
+            builder = builder.proxy(None);
         }
-        error => error.to_string(),
-    })?;
-    let wanted = answer.headers().get("retry-after");
-    let wanted = wanted.and_then(|value| retry_after(value.to_str().ok()?, now));
-    Ok((answer.status().as_u16(), wanted))
+        let agent: Agent = builder.build().into();
+        let now = SystemTime::now();
+        let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let document = self.document.as_bytes();
+        let answer = agent
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .header("webhook-id", &self.id)
+            .header("webhook-timestamp", timestamp.to_string())
+            .header(
+                "webhook-signature",
+                keys.sign(&self.id, timestamp, document),
+            )
+            .send(document);
+        let answer = answer.map_err(|error| match error {
+            ureq::Error::Timeout(_) => format!("no response within {}", Human(self.timeout)),
+            // The messages of these errors would show the URL.
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
+                "the URL is invalid".to_owned()
+            }
+            error => error.to_string(),
+        })?;
+        let wanted = answer.headers().get("retry-after");
+        let wanted = wanted.and_then(|value| retry_after(value.to_str().ok()?, now));
+        Ok((answer.status().as_u16(), wanted))
+    }
 }
 
 /// Parses a number of seconds or a date (RFC 9110 §10.2.3).
@@ -81,9 +150,8 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     })
 }
 
-/// Reads the webhook's current keys.
-pub(crate) fn keys(webhook: &Webhook, dir: &Path) -> Result<SigningKeys, String> {
-    let named = webhook.secret_file();
+/// Reads the current keys of a webhook from its `secret_file`.
+pub(crate) fn keys(named: &Path, dir: &Path) -> Result<SigningKeys, String> {
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));
     let read = || -> io::Result<Result<String, String>> {

@@ -231,6 +231,112 @@ fn cmdlines(sandbox: &Sandbox) -> String {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_upgrade_of_the_program_does_not_keep_alerts_back() {
+    let (address, got) = receiver(&[]);
+    let (sandbox, manifest) = sandbox(&format!(
+        "{HALTS}wait_for = [{{ file = 'HERE/go', deadline = '1m' }}]\n\
+         on_alert.webhook = {{ url = 'http://{address}/', secret_file = 'webhook.key' }}\n"
+    ));
+    write_key(&sandbox);
+    let program = sandbox.path().join("mainstay");
+    fs::copy(mainstay(), &program).expect("a copy of the program");
+    let mut command = sandbox.command(&program);
+    command.args(["run", "--json"]).arg(&manifest);
+    let mut supervisor = Supervisor::spawn(command);
+    event(&supervisor, "orders", "waiting-for");
+    // A package manager replaces the file by another one.
+    let newer = sandbox.write("newer", "#!/bin/false\n");
+    fs::rename(newer, program).expect("a newer program");
+    sandbox.write("go", "");
+    let told = [next(&got).judge(), next(&got).judge()];
+    assert_eq!(told[1]["event"], "halted");
+    assert_eq!(code(supervisor.wait(SOON)), 1);
+    sandbox.assert_no_leftovers();
+}
+
+/// Starts a server whose answer never ends: it sends `begin` and then `more` again and again.
+/// Returns its URL.
+#[cfg(target_os = "linux")]
+fn endless(begin: &'static [u8], more: &'static [u8], pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            thread::spawn(move || {
+                let mut sent = stream.write_all(begin);
+                while sent.is_ok() {
+                    thread::sleep(pause);
+                    sent = stream.write_all(more);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_receiver_without_end_costs_a_process_and_the_supervisor_nothing() {
+    use mainstay_testkit::procs;
+    let (head, quick) = (b"HTTP/1.1 200 OK\r\n", Duration::ZERO);
+    let receivers = [
+        ("hangs", endless(b"", b"", SOON)),
+        ("trickles", endless(head, b"a", Duration::from_millis(50))),
+        ("garbage", endless(b"\0\xff\r\n", &[0xff; 4096], quick)),
+        ("heads", endless(head, &[b'a'; 4096], quick)),
+        (
+            "bodies",
+            endless(b"HTTP/1.1 200 OK\r\n\r\n", &[b'a'; 4096], quick),
+        ),
+    ];
+    let services = receivers.iter().map(|(name, address)| {
+        let service = HALTS.replace("orders", name);
+        format!(
+            "{service}on_alert.webhook = {{ url = 'http://{address}/T0/hunter3', secret_file = 'webhook.key', timeout = '2s', deadline = '1s' }}\n"
+        )
+    });
+    let services: String = services.collect();
+    let neighbour = "[service.neighbour]\ncommand = ['PUPPET', 'hang']\n";
+    let (sandbox, manifest) = sandbox(&(services + neighbour));
+    let secret = write_key(&sandbox);
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    let requests = || {
+        let mut processes = sandbox.processes();
+        processes.retain(|pid| procs::is_named(*pid, "mainstay-alert"));
+        processes
+    };
+    let request = wait_until("a request", SOON, || requests().first().copied());
+    let read = |file| fs::read(procs::path(request, file)).expect("its own user reads it");
+    assert_eq!(read("cmdline"), b"mainstay\0post-alert\0");
+    let environ = String::from_utf8_lossy(&read("environ")).into_owned();
+    for hidden in ["hunter", &*secret] {
+        assert!(!environ.contains(hidden), "{environ}");
+    }
+    service(&sandbox, "neighbour");
+
+    for name in ["hangs", "trickles"] {
+        notice(&supervisor, &format!("{name}: an alert was lost"));
+    }
+    let said = notices(&supervisor).join("\n");
+    let late = said.matches("no response within 2s").count();
+    assert!(late >= 2, "{said}");
+    for name in ["garbage", "heads"] {
+        notice(&supervisor, &format!("{name}: an alert was lost"));
+    }
+    wait_until("the end of all requests", SOON, || {
+        requests().is_empty().then_some(())
+    });
+    let said = notices(&supervisor).join("\n");
+    assert!(!said.contains("bodies"), "its status was received: {said}");
+    let pid = rustix::process::Pid::from_raw(supervisor.id().cast_signed()).expect("a pid");
+    let peak = procs::field(pid, "status", "VmHWM").expect("kB");
+    assert!(peak < 64 << 10, "{peak} kB");
+    stop(supervisor, &sandbox);
+}
+
 #[test]
 fn while_services_run_a_busy_receiver_is_asked_again_later() {
     let (address, got) = receiver(&["500 Internal Server Error\r\n"]);

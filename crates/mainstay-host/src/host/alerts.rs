@@ -2,23 +2,24 @@
 //! The core decides which alerts are sent and when a delivery is retried.
 //!
 //! Alerts wait in their service's outbox: in order for its command, and each with a schedule of its
-//! own for its webhook. A service runs at most one command and one webhook request at a time. The
-//! command is a child process like any helper, a request is a thread that lasts as long as the
-//! request, and pauses are timers of the loop. So nothing here blocks, except at the end: see
-//! [`Host::end_alerts`].
+//! own for its webhook. A service runs at most one command and one webhook request at a time. Both
+//! are child processes like any helper: a request is this program itself, so that no input from
+//! another machine is parsed in the supervisor. Pauses are timers of the loop. So nothing here
+//! blocks, except at the end: see [`Host::end_alerts`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read as _, Write as _};
-use std::panic::{self, AssertUnwindSafe};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
 use mainstay_core::engine::{Fact, Halt, Human, RolloutRole, ServiceId};
-use mainstay_core::spec::{OnAlert, ServiceName, Spec};
+use mainstay_core::failure::chain;
+use mainstay_core::spec::{Limits, OnAlert, ServiceName, Spec};
+use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
+use mainstay_sys::threads::{self, Stack};
 use serde::Serialize;
 
 use super::children::{Purpose, Share, spawn};
@@ -33,6 +34,8 @@ const WAITING: usize = 64;
 const FAREWELL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 /// The number of bytes of an alert command's output that are shown.
 const SHOWN_OUTPUT: u64 = 2000;
+/// The number of bytes of a request's output that are read. Its result is shorter.
+const LONGEST_RESULT: u64 = 64 << 10;
 
 /// An alert to deliver.
 pub(super) struct Alert {
@@ -42,7 +45,7 @@ pub(super) struct Alert {
     message: String,
     /// The environment variables for the command, in addition to the document.
     variables: [(&'static str, String); 5],
-    document: Vec<u8>,
+    document: String,
 }
 
 /// The event as it is reported everywhere, and the data that only recipients outside this machine
@@ -92,6 +95,7 @@ struct Outbox {
 /// An alert that a webhook has not accepted yet.
 struct Delivery {
     alert: Arc<Alert>,
+    service: ServiceId,
     /// The spec that configures the webhook.
     spec: Arc<Spec>,
     /// The directory of its manifest.
@@ -140,7 +144,7 @@ impl Alert {
             id,
             service: service.clone(),
             message,
-            document: document.to_string().into_bytes(),
+            document: document.to_string(),
         }
     }
 }
@@ -207,6 +211,7 @@ impl Host {
         if let Some(webhook) = on_alert.webhook() {
             outbox.for_webhook.push_back(Delivery {
                 alert,
+                service: id,
                 tries: Tries::new(webhook.deadline(), now, seed()),
                 due: Instant::now(),
                 spec: Arc::clone(&spec),
@@ -280,9 +285,7 @@ impl Host {
         let Some((argv, limit)) = command else {
             return Err("its definition no longer contains a command".to_owned());
         };
-        let failed = |error: io::Error| format!("create a pipe: {error}");
-        let (input, mut to_command) = io::pipe().map_err(failed)?;
-        let (from_command, output) = io::pipe().map_err(failed)?;
+        let pipes = Pipes::new()?;
         let user = &runtime.user;
         let user = user.as_ref().map_err(String::clone)?.as_ref();
         let mut environment = launch::inherited_by(&spec, user, &self.inherited);
@@ -291,51 +294,26 @@ impl Host {
         for (name, value) in &alert.variables {
             environment.insert(name.into(), value.into());
         }
-        // This is the only directory that every account can enter.
-        let working_dir = if cfg!(windows) {
-            self.state.path()
-        } else {
-            Path::new("/")
-        };
-        let streams = [&output, &output].map(sys::stream);
-        let input_stream = Some(sys::stream(&input));
         let tree = spawn(
             &mut self.processes,
             (runtime, Share::Account),
             argv,
             environment,
-            working_dir,
-            (input_stream, streams),
+            open_dir(&self.state),
+            (Some(sys::stream(&pipes.input)), pipes.outputs()),
             &[],
         )
         .map_err(|failure| failure.to_string())?;
-        drop((input, output));
         let name = alert.service.clone();
         self.keep_helper(id, tree, Purpose::Alert(name.clone()), limit);
-        let (alert, messages) = (Arc::clone(alert), self.messages.clone());
-        let talk = move || {
-            // The command may ignore its input.
-            let _ = to_command.write_all(&alert.document);
-            let _ = to_command.write_all(b"\n");
-            drop(to_command);
-            let mut said = Vec::new();
-            let mut from_command = from_command.take(SHOWN_OUTPUT);
-            let _ = from_command.read_to_end(&mut said);
-            // Read the rest, so that the command does not block on a full pipe.
-            let _ = io::copy(&mut from_command.into_inner(), &mut io::sink());
-            let said = String::from_utf8_lossy(&said);
-            let said = said.split(|c: char| c.is_whitespace() || c.is_control());
-            let said: Vec<&str> = said.filter(|word| !word.is_empty()).collect();
-            let said = said.join(" ");
+        let messages = self.messages.clone();
+        let document = format!("{}\n", alert.document);
+        pipes.talk(document.into_bytes(), SHOWN_OUTPUT, move |said| {
+            let said = in_one_line(&said);
             if !said.is_empty() {
                 messages.send(Message::Alert(AlertEvent::Said(name, said)));
             }
-        };
-        thread::Builder::new()
-            .name("mainstay-alert".to_owned())
-            .spawn(talk)
-            .map(drop)
-            .map_err(|error| format!("start a thread: {error}"))
+        })
     }
 
     pub(super) fn alert_command_ended(&mut self, name: &ServiceName, answer: Result<(), String>) {
@@ -358,40 +336,77 @@ impl Host {
             return;
         };
         outbox.is_trying = true;
-        let (spec, dir, alert) = (
-            Arc::clone(&next.spec),
-            next.dir.clone(),
-            Arc::clone(&next.alert),
-        );
-        let (name, messages) = (name.clone(), self.messages.clone());
-        let report = {
-            let alert = Arc::clone(&alert);
-            move |(answer, why)| {
-                messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
-            }
-        };
-        let ask = {
-            let report = report.clone();
-            move || {
-                if let Some(webhook) = spec.on_alert().and_then(OnAlert::webhook) {
-                    let post = || webhook::post(webhook, &dir, &alert.id, &alert.document);
-                    // The client resolves names in another thread and panics if it cannot start
-                    // one.
-                    let posted = panic::catch_unwind(AssertUnwindSafe(post));
-                    let lost = |_| {
-                        (
-                            Answer::Nothing,
-                            "the resolver thread could not be started".to_owned(),
-                        )
-                    };
-                    report(posted.unwrap_or_else(lost));
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("mainstay-alert".to_owned());
-        if let Err(error) = thread.spawn(ask) {
-            report((Answer::Nothing, format!("start a thread: {error}")));
+        let Delivery {
+            service, spec, dir, ..
+        } = next;
+        let (service, spec, dir) = (*service, Arc::clone(spec), dir.clone());
+        let alert = Arc::clone(&next.alert);
+        if let Err(why) = self.start_request(service, &spec, &dir, &alert) {
+            let tried = AlertEvent::Tried(name.clone(), alert, Answer::Nothing, why);
+            self.messages.send(Message::Alert(tried));
         }
+    }
+
+    /// Starts this program as the process that sends an alert to a webhook. The key and the path of
+    /// the URL are secrets, so the process gets the request through its standard input, and reads
+    /// the key itself.
+    fn start_request(
+        &mut self,
+        service: ServiceId,
+        spec: &Spec,
+        dir: &Path,
+        alert: &Arc<Alert>,
+    ) -> Result<(), String> {
+        let webhook = spec.on_alert().and_then(OnAlert::webhook);
+        let webhook = webhook.ok_or("its definition no longer contains a webhook")?;
+        let request = webhook::request(webhook, dir, &alert.id, &alert.document)?;
+        let pipes = Pipes::new()?;
+        let program = launch::own_program().map_err(|error| format!("find mainstay: {error}"))?;
+        let mut environment = self.inherited.clone();
+        environment.extend(launch::credentials());
+        environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
+        environment.insert(sys::SUPERVISED_FROM.into(), self.state.mark().into());
+        let environment: Vec<_> = environment.into_iter().collect();
+        let [stdout, stderr] = pipes.outputs();
+        let tree = self.processes.spawn(&sys::Command {
+            name: spec.name().as_str(),
+            program: &program,
+            argv: &["mainstay".into(), webhook::VERB.into()],
+            env: &environment,
+            working_dir: open_dir(&self.state),
+            stdin: Some(sys::stream(&pipes.input)),
+            stdout,
+            stderr,
+            user: None,
+            capabilities: &[],
+            priority: None,
+            cpus: &[],
+            sockets: &[],
+            // A core dump would contain the key.
+            limits: Limits {
+                core_size: Some(0),
+                ..Limits::default()
+            },
+        });
+        let tree = tree.map_err(|error| chain(&error))?;
+        let (ended, exit) = mpsc::channel();
+        self.keep_helper(service, tree, Purpose::Webhook(ended), webhook.timeout());
+        let (name, alert, messages) = (
+            spec.name().clone(),
+            Arc::clone(alert),
+            self.messages.clone(),
+        );
+        pipes.talk(request, LONGEST_RESULT, move |output| {
+            // The process has closed its output. The loop is about to reap it, unless that ends.
+            let Ok(exit) = exit.recv() else { return };
+            let (answer, why) = exit.and_then(|()| webhook::result(&output)).unwrap_or_else(
+                |why| match in_one_line(&output) {
+                    said if said.is_empty() => (Answer::Nothing, why),
+                    said => (Answer::Nothing, format!("{why}: {said}")),
+                },
+            );
+            messages.send(Message::Alert(AlertEvent::Tried(name, alert, answer, why)));
+        })
     }
 
     fn webhook_tried(&mut self, name: &ServiceName, alert: &Arc<Alert>, answer: Answer, why: &str) {
@@ -505,6 +520,74 @@ impl Host {
             let _ = helper.tree.kill();
         }
     }
+}
+
+/// The pipes to and from a process that delivers an alert.
+struct Pipes {
+    input: PipeReader,
+    to_process: PipeWriter,
+    from_process: PipeReader,
+    output: PipeWriter,
+}
+
+impl Pipes {
+    fn new() -> Result<Self, String> {
+        let pipe = || io::pipe().map_err(|error| format!("create a pipe: {error}"));
+        let ((input, to_process), (from_process, output)) = (pipe()?, pipe()?);
+        Ok(Self {
+            input,
+            to_process,
+            from_process,
+            output,
+        })
+    }
+
+    /// Returns the standard output and the standard error of the process.
+    fn outputs(&self) -> [sys::Stream<'_>; 2] {
+        [&self.output, &self.output].map(sys::stream)
+    }
+
+    /// Starts a thread that writes a document to the process, reads its output to the end, and
+    /// passes on the first `most` bytes.
+    fn talk(
+        self,
+        document: Vec<u8>,
+        most: u64,
+        done: impl FnOnce(Vec<u8>) + Send + 'static,
+    ) -> Result<(), String> {
+        let (mut to_process, from_process) = (self.to_process, self.from_process);
+        let talk = move || {
+            // The process may ignore its input.
+            let _ = to_process.write_all(&document);
+            drop(to_process);
+            let mut said = Vec::new();
+            let mut from_process = from_process.take(most);
+            let _ = from_process.read_to_end(&mut said);
+            // Read the rest, so that the process does not block on a full pipe.
+            let _ = io::copy(&mut from_process.into_inner(), &mut io::sink());
+            done(said);
+        };
+        threads::spawn("mainstay-alert", Stack::Small, talk)
+            .map(drop)
+            .map_err(|error| format!("start a thread: {error}"))
+    }
+}
+
+/// Returns a working directory that every account can enter.
+fn open_dir(state: &StateDir) -> &Path {
+    if cfg!(windows) {
+        state.path()
+    } else {
+        Path::new("/")
+    }
+}
+
+/// Formats the output of a process as one line.
+fn in_one_line(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 /// Returns an ID that was not used before.

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{
@@ -48,12 +48,15 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay before another attempt to start a keeper.
 const KEEPER_PAUSE: Duration = Duration::from_secs(10);
 
-/// A short-lived command of the supervisor: a probe, a reload, a quiesce or thaw, or an alert.
+/// A short-lived process of the supervisor: a probe, a reload, a quiesce or thaw, or the delivery of
+/// an alert.
 pub(super) struct Helper {
     pub(super) service: ServiceId,
     pub(super) tree: Tree,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     limit: Duration,
+    /// Set if its time limit ended it.
+    is_late: bool,
 }
 
 pub(super) enum Purpose {
@@ -64,6 +67,8 @@ pub(super) enum Purpose {
     Thaw,
     /// An alert of the service with this name.
     Alert(ServiceName),
+    /// A request to a webhook, and the recipient of its exit.
+    Webhook(mpsc::Sender<Result<(), String>>),
 }
 
 impl Host {
@@ -581,6 +586,7 @@ impl Host {
                 tree,
                 purpose,
                 limit,
+                is_late: false,
             },
         );
         let messages = self.messages.clone();
@@ -596,9 +602,10 @@ impl Host {
     pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool, at: Moment) {
         // The helper may have exited while this process was suspended.
         self.reap();
-        let Some(helper) = self.helpers.get(&id) else {
+        let Some(helper) = self.helpers.get_mut(&id) else {
             return;
         };
+        helper.is_late = true;
         let _ = helper.tree.kill();
         let (service, limit) = (helper.service, helper.limit);
         if let Purpose::Probe(token) = helper.purpose {
@@ -612,10 +619,11 @@ impl Host {
         }
     }
 
-    /// Kills all helpers except alert commands. The results of the others are not needed any more.
+    /// Kills all helpers except those that deliver alerts. The results of the others are not needed
+    /// any more.
     pub(super) fn kill_helpers(&self) {
         for helper in self.helpers.values() {
-            if !matches!(helper.purpose, Purpose::Alert(_)) {
+            if !matches!(helper.purpose, Purpose::Alert(_) | Purpose::Webhook(_)) {
                 // If this fails, their time limit ends them.
                 let _ = helper.tree.kill();
             }
@@ -629,21 +637,25 @@ impl Host {
         }
         let answer = match exit {
             Exit::Code(0) => Ok(()),
-            Exit::Signal(9) => Err(no_answer_within(helper.limit)),
+            _ if helper.is_late => Err(no_answer_within(helper.limit)),
             exit => Err(exit.to_string()),
+        };
+        let explained = |answer: Result<(), String>, what| {
+            answer.map_err(|why| {
+                if helper.is_late {
+                    why
+                } else {
+                    format!("{what} failed: {why}")
+                }
+            })
         };
         match helper.purpose {
             Purpose::Probe(token) => {
-                let is_late = matches!(exit, Exit::Signal(9));
-                let answer = answer.map_err(|why| {
-                    if is_late {
-                        why
-                    } else {
-                        format!("the probe command failed: {why}")
-                    }
-                });
+                let answer = explained(answer, "the probe command");
                 self.step_at(at, Event::Answered(helper.service, token, answer));
             }
+            // The recipient is gone if its thread could not be started.
+            Purpose::Webhook(ended) => drop(ended.send(explained(answer, "its process"))),
             Purpose::Reload(name) => match answer {
                 Ok(()) => self.reporter.notify(&format!("{name}: reloaded")),
                 Err(why) => self

@@ -17,6 +17,7 @@ use mainstay_core::report::{LastExit, StatusReport};
 use mainstay_store::embedded::{self, Definition, Desired};
 use tokio::sync::oneshot;
 
+use super::children::Purpose;
 use super::control::Reply;
 use super::requests::{LOGS_BEHIND, Waiter, unless_logs_hang};
 use super::{Host, SETTLED, ServiceRuntime, Successor, other};
@@ -447,7 +448,8 @@ impl Host {
     /// Releases the resources of services that the engine has removed.
     fn forgotten(&mut self, ids: &[ServiceId], reply: oneshot::Sender<Reply>) {
         for helper in self.helpers.values() {
-            if ids.contains(&helper.service) {
+            let is_request = matches!(helper.purpose, Purpose::Webhook(_));
+            if ids.contains(&helper.service) && !is_request {
                 // If this fails, its time limit ends it.
                 let _ = helper.tree.kill();
             }
