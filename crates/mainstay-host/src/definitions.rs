@@ -105,6 +105,11 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
     }
 }
 
+/// Returns the definitions of all installed services, as far as they fit together.
+pub(crate) fn installed(state: &StateDir) -> Vec<Definition> {
+    all(state, &[]).0
+}
+
 /// Checks that the definitions fit together.
 pub fn graph(definitions: &[Definition]) -> Result<(), GraphError> {
     let specs = definitions.iter().map(|it| Arc::clone(&it.spec));

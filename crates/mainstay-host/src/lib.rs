@@ -26,6 +26,6 @@ pub mod table;
 pub mod webhook;
 
 pub use self::host::{
-    Copy, Options, Orphans, Output, Services, Started, orphans, run, stop_without_supervisor,
+    Options, Orphans, Output, Services, Started, orphans, run, stop_without_supervisor,
     table_height,
 };

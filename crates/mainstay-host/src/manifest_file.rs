@@ -12,6 +12,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::{self, Diagnostic, Format, Tool};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::ledger::ManifestCopy;
 use mainstay_sys::guarded;
 
 use crate::output;
@@ -35,6 +36,17 @@ pub struct Loaded {
     pub text: String,
     /// The format of the text.
     pub format: Format,
+}
+
+impl From<&Loaded> for ManifestCopy {
+    fn from(loaded: &Loaded) -> Self {
+        Self {
+            text: loaded.text.clone(),
+            format: loaded.format,
+            dir: loaded.dir.clone(),
+            digest: loaded.digest(),
+        }
+    }
 }
 
 /// Reads the manifest at `path` (`-` is stdin). The failure shows all of its mistakes.

@@ -18,6 +18,9 @@ pub(crate) enum Cause {
     Json(serde_json::Error),
     /// The file has a format of another version.
     Format(u32),
+    Truncated,
+    /// The manifest in the file does not define the service.
+    Undefined,
 }
 
 impl Unreadable {
@@ -54,6 +57,8 @@ impl fmt::Display for Cause {
             Self::Io(error) => error.fmt(f),
             Self::Json(error) => error.fmt(f),
             Self::Format(format) => write!(f, "unsupported format {format}"),
+            Self::Truncated => f.write_str("the file is truncated"),
+            Self::Undefined => f.write_str("it does not define the service"),
         }
     }
 }

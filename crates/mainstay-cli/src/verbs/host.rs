@@ -10,7 +10,8 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Spec;
 use mainstay_host::launch;
 use mainstay_host::manifest_file::Source;
-use mainstay_host::{self as host, Copy, Options, Output, Services, Started};
+use mainstay_host::{self as host, Options, Output, Services, Started};
+use mainstay_store::ledger::ManifestCopy;
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 
@@ -49,7 +50,7 @@ pub(crate) struct Host {
 struct Job {
     spec: Spec,
     manifest: String,
-    copy: Copy,
+    copy: ManifestCopy,
 }
 
 impl Host {
@@ -100,7 +101,7 @@ impl Host {
         let manifest = Source::read_installed(&path, self.format.map(Into::into))?
             .based_on(self.base_dir.clone())
             .load()?;
-        let copy = Copy::from(&manifest);
+        let copy = ManifestCopy::from(&manifest);
         let mut specs = manifest.specs.into_iter();
         let spec = specs.find(|spec| spec.name().as_str() == self.name);
         let spec = spec.ok_or_else(|| {

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use mainstay_core::failure::Failure;
 use mainstay_host::manifest_file;
 use mainstay_host::output::{self, Foreign};
-use mainstay_host::{self as host, Copy, Options, Output, Services};
+use mainstay_host::{self as host, Options, Output, Services};
+use mainstay_store::ledger::ManifestCopy;
 use mainstay_store::state_dir::StateDir;
 
 use super::FormatName;
@@ -39,7 +40,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self, state: StateDir) -> Result<ExitCode, Failure> {
         let manifest = manifest_file::load(&self.file, self.format.map(Into::into))?;
-        let copy = Copy::from(&manifest);
+        let copy = ManifestCopy::from(&manifest);
         let specs = manifest.select(&self.names)?;
         let is_left_out = |name: &String| !specs.iter().any(|spec| spec.name().as_str() == name);
         let all = manifest.specs.iter().map(|spec| spec.name().to_string());

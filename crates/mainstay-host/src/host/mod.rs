@@ -52,6 +52,7 @@ use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_core::time::Instant;
 use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};
 use mainstay_store::embedded::{self, Definition, Desired};
+use mainstay_store::ledger::{Ledger, ManifestCopy};
 use mainstay_store::snapshot::{CallOff, Which};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::{Lock, StateDir};
@@ -68,8 +69,6 @@ use self::control::Command;
 use self::daemon::Daemon;
 use self::delay::Deadlines;
 use self::interrupts::{Interrupt, Interrupts};
-pub use self::ledger::Copy;
-use self::ledger::Ledger;
 pub use self::managed::Started;
 use self::notices::Notices;
 use self::notify::NotifySocket;
@@ -112,7 +111,7 @@ pub enum Services {
         /// The manifest's name as the operator gave it.
         manifest: String,
         /// The manifest's contents.
-        copy: Copy,
+        copy: ManifestCopy,
         /// The manifest's services that were not selected.
         left_out: Vec<String>,
     },
@@ -191,7 +190,7 @@ pub fn run(options: Options) -> Result<u32, Failure> {
     // Do not wait for a resolver that is still running.
     runtime.shutdown_background();
     let (code, possession) = ended?;
-    ledger::discard(&state);
+    mainstay_store::ledger::discard(&state);
     if let Some(possession) = possession {
         possession.into_lock().give_back();
     }

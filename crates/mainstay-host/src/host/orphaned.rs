@@ -13,15 +13,16 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
 use mainstay_store::embedded::{self, Definition, Desired};
+use mainstay_store::ledger::{self, Entry, Ledger, LedgerSnapshot, Survivors};
 use mainstay_store::state_dir::{Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use tokio::sync::mpsc;
 
 use super::daemon;
 use super::interrupts::Interrupts;
-use super::ledger::{self, Entry, Ledger, LedgerSnapshot, Survivors};
 use super::recovery::{self, Recovery};
 use super::{Host, Output, Parts, Sources, failed, new_processes, possession};
+use crate::definitions;
 use crate::launch;
 use crate::output;
 use crate::preflight;
@@ -178,7 +179,7 @@ pub fn stop_without_supervisor(
         Ok(Some(ledger_snapshot)) => ledger_snapshot,
         Ok(None) | Err(_) if !names.is_empty() => {
             let why = match ledger_snapshot {
-                Err(why) => why,
+                Err(error) => error.to_string(),
                 Ok(_) => "the supervisor left no ledger".to_owned(),
             };
             let report = kill_named(&why, &predecessor, names, state)?;
@@ -195,8 +196,8 @@ pub fn stop_without_supervisor(
             give_back(state, lock);
             return Ok(Some(StatusReport::default()));
         }
-        Err(why) => {
-            kill_all(why, &predecessor, names)?;
+        Err(error) => {
+            kill_all(error.to_string(), &predecessor, names)?;
             give_back(state, lock);
             return Ok(Some(StatusReport::default()));
         }
@@ -422,9 +423,10 @@ fn specs(ledger_snapshot: &LedgerSnapshot, state: &StateDir) -> Result<Vec<Defin
         return Err("its ledger is damaged".to_owned());
     }
     // Services of a rebuilt ledger without a manifest are stopped in the default way.
-    let mut all = match (ledger_snapshot.definitions(state), &ledger_snapshot.rebuilt) {
+    let all = ledger_snapshot.definitions(state, definitions::installed);
+    let mut all = match (all, &ledger_snapshot.rebuilt) {
         (Err(_), Some(_)) => Vec::new(),
-        (all, _) => all?,
+        (all, _) => all.map_err(|error| error.to_string())?,
     };
     let defined = ledger_snapshot.entries.iter().map(|entry| {
         let found = all

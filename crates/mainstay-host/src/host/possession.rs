@@ -12,12 +12,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use mainstay_core::failure::Failure;
+use mainstay_store::ledger::LedgerSnapshot;
 use mainstay_store::state_dir::{Hold, LOCK_TIMEOUT, Left, Lock, StateDir, Timeout, Try};
 use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ledger::LedgerSnapshot;
 use super::{Host, other};
 use mainstay_api::endpoint::{self, Listener};
 

@@ -7,15 +7,17 @@ use mainstay_core::engine::Checkpoint;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
+use mainstay_store::Unreadable;
 use mainstay_store::embedded::Definition;
+use mainstay_store::ledger::{Entry, LedgerSnapshot};
 use mainstay_store::state_dir::{Left, Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use mainstay_sys::{Identity, Processes, Tree};
 
-use super::ledger::{Entry, LedgerSnapshot};
+use crate::definitions;
 
 /// A dead supervisor, and its ledger or the reason why that cannot be used.
-pub(super) type Remains = (Predecessor, Result<Option<LedgerSnapshot>, String>);
+pub(super) type Remains = (Predecessor, Result<Option<LedgerSnapshot>, Unreadable>);
 
 /// The recovered services.
 pub(super) struct Recovery {
@@ -125,7 +127,11 @@ impl Recovery {
             // For a rebuilt ledger, the definition that started each run is unknown.
             let is_known = ledger_snapshot.rebuilt.is_none();
             let before = is_known
-                .then(|| ledger_snapshot.definitions(state).ok())
+                .then(|| {
+                    ledger_snapshot
+                        .definitions(state, definitions::installed)
+                        .ok()
+                })
                 .flatten();
             if let Some(why) = &ledger_snapshot.rebuilt {
                 let count = ledger_snapshot.entries.len();
@@ -350,12 +356,12 @@ pub(super) fn living((_, ledger_snapshot): &Remains) -> Vec<String> {
 pub(super) fn read_or_rebuild(
     state: &StateDir,
     of: (&Predecessor, &str),
-) -> Result<Option<LedgerSnapshot>, String> {
+) -> Result<Option<LedgerSnapshot>, Unreadable> {
     let read = LedgerSnapshot::read(state);
     let why = match &read {
         Ok(Some(_)) => return read,
         Ok(None) => format!("{} is missing", state.ledger_path().display()),
-        Err(why) => why.clone(),
+        Err(error) => error.to_string(),
     };
     LedgerSnapshot::rebuild(state, of, why)
         .map_or(read, |ledger_snapshot| Ok(Some(ledger_snapshot)))

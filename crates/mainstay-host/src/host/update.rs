@@ -21,10 +21,10 @@ use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{Ready, Spec};
 use mainstay_store::embedded::Definition;
+use mainstay_store::ledger::Updated;
 use tokio::sync::oneshot;
 
 use super::control::Reply;
-use super::ledger::Updated;
 use super::{Host, Message, ServiceRuntime, User, other};
 use crate::manifest_file::Source;
 use crate::preflight;
