@@ -164,18 +164,8 @@ enum Message {
 /// `Daemon::exit_code`.
 pub fn run(options: Options) -> Result<u32, Failure> {
     let lock = possession::take(&options.state)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(
-                Code::Failed,
-                format!("cannot start the event loop: {error}"),
-            )
-        })?;
-    let local = tokio::task::LocalSet::new();
     let state = options.state.clone();
-    let ended = local.block_on(&runtime, async {
+    let (code, possession) = on_event_loop(Code::Failed, async {
         let (mut host, sources, server) = Host::new(options, lock)?;
         let code = host.supervise(sources).await;
         let possession = host.possession.take();
@@ -184,17 +174,28 @@ pub fn run(options: Options) -> Result<u32, Failure> {
             (code, _) => code,
         };
         server.close().await;
-        Ok::<_, Failure>((code, possession))
-    });
-    drop(local);
-    // Do not wait for a resolver that is still running.
-    runtime.shutdown_background();
-    let (code, possession) = ended?;
+        Ok((code, possession))
+    })?;
     mainstay_store::ledger::discard(&state);
     if let Some(possession) = possession {
         possession.into_lock().give_back();
     }
     Ok(code)
+}
+
+/// Runs work on an event loop of its own, and does not wait for a resolver that is still running
+/// at the end. If the loop cannot be started, the failure has this code.
+fn on_event_loop<T>(
+    code: Code,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(code, format!("cannot start the event loop: {error}")))?;
+    let done = tokio::task::LocalSet::new().block_on(&runtime, work);
+    runtime.shutdown_background();
+    done
 }
 
 /// The runtime data of one service.

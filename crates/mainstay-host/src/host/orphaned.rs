@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::daemon;
 use super::interrupts::Interrupts;
 use super::recovery::{self, Recovery};
-use super::{Host, Output, Parts, Sources, failed, new_processes, possession};
+use super::{Host, Output, Parts, Sources, failed, new_processes, on_event_loop, possession};
 use crate::definitions;
 use crate::launch;
 use crate::output;
@@ -261,12 +261,8 @@ pub fn stop_without_supervisor(
     }
     let mut report = match specs {
         Ok(definitions) => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(failed("start the event loop"))?;
             let stopping = stop(state, &ledger_snapshot, definitions, is_named);
-            tokio::task::LocalSet::new().block_on(&runtime, stopping)?
+            on_event_loop(Code::CannotWrite, stopping)?
         }
         Err(why) => {
             kill_all(why, &predecessor, names)?;
