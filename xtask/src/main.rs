@@ -10,6 +10,7 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod comments;
+mod fixture;
 mod house;
 mod lab;
 #[cfg(target_os = "linux")]
@@ -33,7 +34,9 @@ usage: cargo xtask COMMAND
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
   bench budget                     check sizes, memory and wake-ups against their limits (Linux)
-  bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)";
+  bench engine|lines|spawn         measure the engine, the processing of lines, or process trees (Linux)
+  bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)
+  registry-fixture                 write a registry in a new version of its schema, to be committed";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -54,7 +57,10 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         ["bench", "budget"] => bench::budget(),
         #[cfg(target_os = "linux")]
+        ["bench", part @ ("engine" | "lines" | "spawn")] => bench::part(part),
+        #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
+        ["registry-fixture"] => fixture::registry(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -53,7 +53,7 @@ pub(super) fn isolated_with(name: &str, before: impl FnOnce(), test: impl AsyncF
     };
     for containment in containments {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "--include-ignored"])
+            .args(["--exact", "--nocapture"])
             .args(&names)
             .env(INSIDE, "1")
             .env(CONTAINMENT, containment)

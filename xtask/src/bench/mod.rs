@@ -8,6 +8,7 @@
 
 mod budget;
 mod logs;
+mod parts;
 mod recovery;
 mod run;
 mod scenarios;
@@ -22,6 +23,7 @@ use mainstay_testkit::procs;
 use crate::{Result, cargo};
 pub(crate) use budget::run as budget;
 use logs::LOGS;
+pub(crate) use parts::run as part;
 use recovery::RECOVERY;
 use run::Side;
 use scenarios::{PROCESSES, Scenario};

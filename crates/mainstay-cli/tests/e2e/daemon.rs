@@ -247,11 +247,7 @@ fn recent_output_of_a_removed_service_is_kept() {
     assert!(numbers.eq(0..5000), "{log}");
     // Without anything to do, nothing wakes up, even after installations and removals.
     let pid = Pid::from_raw(supervisor.id() as i32).expect("a pid");
-    wait_until("two looks between which nothing woke", SOON, || {
-        let before = procs::cost(pid).switches;
-        std::thread::sleep(Duration::from_millis(500));
-        (procs::cost(pid).switches == before).then_some(())
-    });
+    assert_asleep([pid, keeper(&sandbox)]);
     stop(supervisor, &sandbox);
 }
 

@@ -42,7 +42,11 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use mainstay_testkit::procs;
 use mainstay_testkit::{Sandbox, Supervisor, mainstay, puppet, wait_until};
+#[cfg(target_os = "linux")]
+use rustix::process::Pid;
 use serde_json::Value;
 
 /// A timeout that is long enough for a busy machine. Everything here should take a fraction of it.
@@ -181,4 +185,35 @@ fn notification_socket(pid: u64) -> std::os::unix::net::SocketAddr {
         None => std::os::unix::net::SocketAddr::from_pathname(address),
     };
     address.expect("an address")
+}
+
+/// Returns the process that holds a supervisor's log pipes open.
+#[cfg(target_os = "linux")]
+fn keeper(sandbox: &Sandbox) -> Pid {
+    wait_until("a keeper", SOON, || {
+        let record = std::fs::read_to_string(sandbox.state_dir().join("pipes/.keeper")).ok()?;
+        let [line] = record.lines().collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let pid = Pid::from_raw(line.split_once(' ')?.0.parse().ok()?)?;
+        procs::is_named(pid, "mainstay-keeper").then_some(pid)
+    })
+}
+
+/// Asserts that no thread of these processes wakes up within 5 s of their last activity.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn assert_asleep(pids: [Pid; 2]) {
+    let switches_in = |duration| {
+        let switches = || pids.map(|pid| procs::cost(pid).switches);
+        let before = switches();
+        std::thread::sleep(duration);
+        (before, switches())
+    };
+    wait_until("the end of their activity", SOON, || {
+        let (before, after) = switches_in(Duration::from_millis(500));
+        (before == after).then_some(())
+    });
+    let (before, after) = switches_in(Duration::from_secs(5));
+    assert_eq!(before, after, "context switches of {pids:?}");
 }

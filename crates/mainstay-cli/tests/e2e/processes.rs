@@ -186,19 +186,6 @@ fn another_account_inherits_none_of_the_supervisors_secrets() {
     drop(supervisor);
 }
 
-/// Returns the process that holds a supervisor's log pipes open.
-fn keeper(sandbox: &Sandbox) -> rustix::process::Pid {
-    wait_until("a keeper", SOON, || {
-        let record = fs::read_to_string(sandbox.state_dir().join("pipes/.keeper")).ok()?;
-        let [line] = record.lines().collect::<Vec<_>>()[..] else {
-            return None;
-        };
-        let pid = line.split_once(' ')?.0;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name == "mainstay-keeper\n").then(|| rustix::process::Pid::from_raw(pid.parse().ok()?))?
-    })
-}
-
 #[test]
 fn a_killed_keeper_is_replaced_and_no_line_is_lost() {
     let (sandbox, manifest) = sandbox(

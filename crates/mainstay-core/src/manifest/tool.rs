@@ -201,11 +201,7 @@ mod tests {
                 Some(Procfile),
             ),
             ("a.xml", "<service>\n<id>a</id>\n</service>", Some(Winsw)),
-            (
-                "a.xml",
-                "<?xml version=\"1.0\"?>\n<ServiceDto>",
-                Some(Servy),
-            ),
+            ("a.xml", "<?xml version=\"1\"?>\n<ServiceDto>", Some(Servy)),
             (
                 "a.xml",
                 "<?xml version=\"1.0\"?>\n<service_bundle type='manifest' name='a'>\n<service \

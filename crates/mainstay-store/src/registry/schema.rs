@@ -11,7 +11,8 @@ use super::{cannot, database};
 /// The `application_id` of a registry file: `MSty`.
 const APPLICATION: i32 = 0x4d53_7479;
 /// The migration to each version of the schema (`user_version`). A released migration never
-/// changes. For every version, `tests/fixtures` contains an old file that must still open.
+/// changes. For every version, `tests/fixtures` contains an old file that must still open
+/// (`cargo xtask registry-fixture`).
 const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE service (
     name TEXT PRIMARY KEY,

@@ -304,21 +304,6 @@ fn a_pipe_in_its_place_is_refused() {
     assert!(path.symlink_metadata().is_ok());
 }
 
-#[test]
-#[ignore = "writes the file of a new version of the schema, once, to be committed"]
-fn write_the_file_of_this_version() {
-    let path = Path::new(FIXTURE);
-    assert!(!path.exists(), "an old file never changes");
-    install(path, "db", "one");
-    install(path, "db", "two");
-    drop(begin(path, request("db", 2, Some("three"))).unwrap());
-    install(path, "web", "web");
-    begin(path, request("web", 1, None))
-        .unwrap()
-        .delete(false)
-        .unwrap();
-}
-
 /// The file is from the first release that had a registry.
 #[test]
 fn an_old_file_opens() {

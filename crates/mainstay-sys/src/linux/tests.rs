@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use mainstay_core::spec::{Limits, Signal, StopAsk, StopScope};
+use mainstay_core::spec::{Signal, StopScope};
 
 use super::suite::{all, exists, isolated, isolated_with, line};
-use crate::process::{Command, Containment};
+use crate::process::Containment;
 
 /// Collects the directories of this process's nests in the file system.
 fn nest_dirs(root: &Path, name: &str, found: &mut Vec<PathBuf>) {
@@ -221,96 +220,6 @@ fn a_stolen_mark_does_not_count() {
         assert_eq!(rig.processes.end_orphans(None), 1);
         assert!(!exists(&stranger));
     });
-}
-
-#[test]
-#[ignore = "a measurement: run it alone, in release"]
-fn spawn_and_stop_cost() {
-    isolated("spawn_and_stop_cost", async |rig| {
-        let null = fs::File::options().write(true).open("/dev/null").unwrap();
-        let argv = ["/bin/sleep", "1000"].map(std::ffi::OsString::from);
-        let env: Vec<_> = std::env::vars_os().collect();
-        for round in 0..5 {
-            let began = Instant::now();
-            let mut pids = Vec::new();
-            for _ in 0..500 {
-                // SAFETY: the child only executes a program; its parent sleeps.
-                pids.push(unsafe { bare_vfork() });
-            }
-            let bare = began.elapsed();
-            for pid in pids {
-                crate::posix::kill(pid, libc::SIGKILL).unwrap();
-                crate::posix::wait_for(pid.unsigned_abs()).unwrap();
-            }
-            let began = Instant::now();
-            let trees: Vec<_> = (0..500)
-                .map(|_| {
-                    let command = Command {
-                        name: "orders",
-                        program: Path::new("/bin/sleep"),
-                        argv: &argv,
-                        env: &env,
-                        working_dir: Path::new("/"),
-                        stdin: None,
-                        stdout: std::os::fd::AsFd::as_fd(&null),
-                        stderr: std::os::fd::AsFd::as_fd(&null),
-                        user: None,
-                        priority: None,
-                        cpus: &[],
-                        sockets: &[],
-                        limits: Limits::default(),
-                        capabilities: &[],
-                    };
-                    rig.processes.spawn(&command).unwrap()
-                })
-                .collect();
-            let ours = began.elapsed();
-            let began = Instant::now();
-            for tree in &trees {
-                tree.ask_to_stop(StopAsk::Signal(Signal::Term), StopScope::Tree)
-                    .unwrap();
-            }
-            let asked = began.elapsed();
-            for tree in &trees {
-                rig.until_empty(tree).await;
-            }
-            let stopped = began.elapsed();
-            drop(trees);
-            let removed = began.elapsed();
-            eprintln!(
-                "{round} {:?}: 500 bare {bare:?}, ours {ours:?} ({:.2}); asked {asked:?}, stopped {stopped:?}, dropped {removed:?}",
-                rig.processes.containment(),
-                ours.as_secs_f64() / bare.as_secs_f64(),
-            );
-        }
-    });
-}
-
-/// # Safety
-/// One thread only. The child shares the parent's memory until it executes.
-unsafe fn bare_vfork() -> libc::pid_t {
-    extern "C" fn child(_: *mut std::ffi::c_void) -> i32 {
-        let argv = [c"/bin/sleep".as_ptr(), c"1000".as_ptr(), std::ptr::null()];
-        // SAFETY: both lists end in a null pointer.
-        unsafe {
-            unsafe extern "C" {
-                static environ: *const *const std::ffi::c_char;
-            }
-            libc::execve(argv[0], argv.as_ptr(), environ);
-            libc::_exit(127)
-        }
-    }
-    let mut stack = [0_u128; 1024];
-    // SAFETY: the stack is used until the child executes, which is when this returns.
-    unsafe {
-        let top = stack.as_mut_ptr_range().end.cast();
-        libc::clone(
-            child,
-            top,
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
-            std::ptr::null_mut(),
-        )
-    }
 }
 
 /// Runs in a separate process, because the zone is read from its environment. The rules for Berlin
