@@ -19,6 +19,7 @@ mod managers;
 mod paths;
 #[cfg(target_os = "linux")]
 mod processes;
+mod receiver;
 mod recovery;
 #[cfg(target_os = "linux")]
 mod registry;

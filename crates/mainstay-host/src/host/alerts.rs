@@ -22,7 +22,8 @@ use mainstay_sys as sys;
 use mainstay_sys::threads::{self, Stack};
 use serde::Serialize;
 
-use super::children::{Purpose, Share, spawn};
+use super::children::{Share, spawn};
+use super::helpers::Purpose;
 use super::{Host, Message, report, seed};
 use crate::launch;
 use crate::webhook;

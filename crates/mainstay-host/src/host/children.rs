@@ -1,10 +1,9 @@
-//! Starting, signalling and reaping of services, and of the short-lived commands that run for them
-//! (probes, reloads, alerts).
+//! Starting, signalling and reaping of services.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{
@@ -12,18 +11,17 @@ use mainstay_core::engine::{
     Token, Unasked,
 };
 use mainstay_core::failure::chain;
-use mainstay_core::spec::{
-    self, Argv, Probe, Ready, Reload, Senders, ServiceName, Signal, Spec, StopScope,
-};
+use mainstay_core::spec::{self, Argv, Probe, Ready, Reload, Senders, Signal, Spec, StopScope};
 use mainstay_core::time::Instant as Moment;
 use mainstay_logs::Scope;
 use mainstay_sys as sys;
 use mainstay_sys::{Tree, aside};
 
-use super::delay::{Limit, undelayed};
+use super::delay::undelayed;
+use super::helpers::Purpose;
 use super::notices::Notices;
 use super::notify::{Heard, NotifySocket, Trust};
-use super::probe::{No, no_answer_within};
+use super::probe::No;
 use super::recovery::RecoveredService;
 use super::update::Part;
 use super::{Host, Message, Processes, Running, ServiceRuntime, other, probe};
@@ -47,29 +45,6 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The delay before another attempt to start a keeper.
 const KEEPER_PAUSE: Duration = Duration::from_secs(10);
-
-/// A short-lived process of the supervisor: a probe, a reload, a quiesce or thaw, or the delivery of
-/// an alert.
-pub(super) struct Helper {
-    pub(super) service: ServiceId,
-    pub(super) tree: Tree,
-    pub(super) purpose: Purpose,
-    limit: Duration,
-    /// Set if its time limit ended it.
-    is_late: bool,
-}
-
-pub(super) enum Purpose {
-    Probe(Token),
-    /// A reload of the service with this name.
-    Reload(ServiceName),
-    Quiesce(Token),
-    Thaw,
-    /// An alert of the service with this name.
-    Alert(ServiceName),
-    /// A request to a webhook, and the recipient of its exit.
-    Webhook(mpsc::Sender<Result<(), String>>),
-}
 
 impl Host {
     /// Starts a service's program and returns its process ID.
@@ -568,112 +543,6 @@ impl Host {
         let tree = self.start(service, argv, Output::Nowhere, None)?;
         self.keep_helper(service, tree, purpose, limit);
         Ok(())
-    }
-
-    /// Registers a helper and starts its time limit.
-    pub(super) fn keep_helper(
-        &mut self,
-        service: ServiceId,
-        tree: Tree,
-        purpose: Purpose,
-        limit: Duration,
-    ) {
-        let id = tree.id();
-        self.helpers.insert(
-            id,
-            Helper {
-                service,
-                tree,
-                purpose,
-                limit,
-                is_late: false,
-            },
-        );
-        let messages = self.messages.clone();
-        tokio::task::spawn_local(async move {
-            let mut time = Limit::new(limit);
-            time.over().await;
-            let was_delayed = time.was_delayed();
-            messages.send(Message::HelperLate { id, was_delayed });
-        });
-    }
-
-    /// Kills a helper that has exceeded its time limit. Its exit is reaped like any other.
-    pub(super) fn helper_late(&mut self, id: sys::TreeId, was_delayed: bool, at: Moment) {
-        // The helper may have exited while this process was suspended.
-        self.reap();
-        let Some(helper) = self.helpers.get_mut(&id) else {
-            return;
-        };
-        helper.is_late = true;
-        let _ = helper.tree.kill();
-        let (service, limit) = (helper.service, helper.limit);
-        if let Purpose::Probe(token) = helper.purpose {
-            // The exit that the kill causes is not the probe's result, and may take time.
-            let event = if was_delayed {
-                Event::Unasked(service, token, Unasked::Delayed)
-            } else {
-                Event::Answered(service, token, Err(no_answer_within(limit)))
-            };
-            self.step_at(at, event);
-        }
-    }
-
-    /// Kills all helpers except those that deliver alerts. The results of the others are not needed
-    /// any more.
-    pub(super) fn kill_helpers(&self) {
-        for helper in self.helpers.values() {
-            if !matches!(helper.purpose, Purpose::Alert(_) | Purpose::Webhook(_)) {
-                // If this fails, their time limit ends them.
-                let _ = helper.tree.kill();
-            }
-        }
-    }
-
-    fn helper_ended(&mut self, helper: Helper, exit: Exit, at: Moment) {
-        // Processes that the helper started must not stay.
-        if !helper.tree.is_empty() {
-            let _ = helper.tree.kill();
-        }
-        let answer = match exit {
-            Exit::Code(0) => Ok(()),
-            _ if helper.is_late => Err(no_answer_within(helper.limit)),
-            exit => Err(exit.to_string()),
-        };
-        let explained = |answer: Result<(), String>, what| {
-            answer.map_err(|why| {
-                if helper.is_late {
-                    why
-                } else {
-                    format!("{what} failed: {why}")
-                }
-            })
-        };
-        match helper.purpose {
-            Purpose::Probe(token) => {
-                let answer = explained(answer, "the probe command");
-                self.step_at(at, Event::Answered(helper.service, token, answer));
-            }
-            // The recipient is gone if its thread could not be started.
-            Purpose::Webhook(ended) => drop(ended.send(explained(answer, "its process"))),
-            Purpose::Reload(name) => match answer {
-                Ok(()) => self.reporter.notify(&format!("{name}: reloaded")),
-                Err(why) => self
-                    .reporter
-                    .notify(&format!("{name}: the reload command failed: {why}")),
-            },
-            Purpose::Quiesce(token) => self.quiesced(helper.service, token, answer),
-            Purpose::Alert(name) => self.alert_command_ended(&name, answer),
-            Purpose::Thaw => {
-                if let Err(why) = answer
-                    && let Some(runtime) = self.runtimes.get(&helper.service)
-                {
-                    let name = runtime.spec.name();
-                    let what = format!("{name}: the `thaw` command failed: {why}");
-                    self.reporter.notify(&what);
-                }
-            }
-        }
     }
 }
 

@@ -17,8 +17,8 @@ use mainstay_core::report::{LastExit, StatusReport};
 use mainstay_store::embedded::{self, Definition, Desired};
 use tokio::sync::oneshot;
 
-use super::children::Purpose;
 use super::control::Reply;
+use super::helpers::Purpose;
 use super::requests::{LOGS_BEHIND, Waiter, unless_logs_hang};
 use super::{Host, SETTLED, ServiceRuntime, Successor, other};
 use crate::{definitions, preflight};

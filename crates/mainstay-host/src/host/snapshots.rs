@@ -19,8 +19,8 @@ use mainstay_store::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Whi
 use mainstay_sys::{self as sys, aside};
 use tokio::sync::oneshot;
 
-use super::children::Purpose;
 use super::control::Reply;
+use super::helpers::Purpose;
 use super::{Host, Message};
 use mainstay_api::Taken;
 
