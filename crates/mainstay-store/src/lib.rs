@@ -3,6 +3,7 @@
 //! - [`state_dir`]: the state directory, its layout and permissions, and the lock that makes one
 //!   supervisor per directory
 //! - [`ledger`]: the data from which a new supervisor adopts the services of a killed one
+//! - [`programs`]: programs delivered with an update
 //! - [`registry`]: the database of definitions and their history
 //! - [`snapshot`]: snapshots of services' state directories
 //! - [`embedded`]: the services installed into the embedded manager: their definitions and desired
@@ -17,6 +18,7 @@ pub mod completed;
 pub mod embedded;
 pub mod halted;
 pub mod ledger;
+pub mod programs;
 pub mod registry;
 pub mod snapshot;
 pub mod start_failure;

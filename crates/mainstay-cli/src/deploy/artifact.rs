@@ -1,298 +1,173 @@
-//! Programs delivered with an update (`mainstay update --artifact`).
-//!
-//! ```text
-//! PROGRAMS/NAME/.lock         held while a program is added or removed
-//! PROGRAMS/NAME/.new          a fetch in progress, or the rest of an interrupted one
-//! PROGRAMS/NAME/SHA256/FILE   a complete program
-//! ```
-//!
-//! PROGRAMS is `STATE-programs`, because STATE is private to its owner, while a program must be
-//! accessible to every account that runs it. On Windows the programs are in the service's
-//! installation directory, which its account may read. Files in PROGRAMS never change. A definition
-//! names its program by this path, so switching definitions also switches programs. A running
-//! process keeps its file, and a rollback does not fetch anything.
-//!
-//! A program gets its name only after it is completely on disk (`disk.rs`). An interrupted fetch
-//! therefore leaves no usable file.
+//! The sources of programs delivered with an update (`mainstay update --artifact`).
 
-mod disk;
-mod source;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::snapshot::Hasher;
-use mainstay_store::snapshot::{CallOff, Seam};
-use mainstay_sys::{guarded, lock_file};
+use mainstay_host::agent::{self, Trust};
+use mainstay_store::programs::{Content, Delivery, LARGEST};
+use mainstay_sys::guarded;
+use ureq::http::Uri;
 
-use self::disk::Disk;
-pub(crate) use self::source::Source;
-
-/// The largest size of a program, in bytes.
-const LARGEST: u64 = 4 << 30;
 /// The longest time without a response from a server.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The size of one read, hash and write step.
-const CHUNK: usize = 128 << 10;
-const NEW: &str = ".new";
-const LOCK: &str = ".lock";
+/// The largest number of redirects of a download.
+const REDIRECTS: u32 = 5;
 
-/// A SHA-256 hash: 64 hexadecimal digits in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hash(String);
-
-/// The delivered programs of one service.
+/// A file or a download.
 #[derive(Clone, Debug)]
-pub(crate) struct Programs {
-    dir: PathBuf,
+pub(crate) enum Source {
+    File(PathBuf),
+    /// An `https://` URL, or an `http://` URL of this machine. The query may be a secret and is
+    /// never shown.
+    Url(Uri),
 }
 
-impl FromStr for Hash {
-    type Err = &'static str;
+impl FromStr for Source {
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_hash {
-            Ok(Self(text.to_ascii_lowercase()))
-        } else {
-            Err("SHA-256 is 64 hexadecimal digits")
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !text.contains("://") {
+            return Ok(Self::File(text.into()));
+        }
+        let uri: Uri = text
+            .parse()
+            .map_err(|_| "this is not a URL: write https://HOST/PATH".to_owned())?;
+        if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+            let why = "remove the user name and password, or fetch it yourself and name the file";
+            return Err(why.into());
+        }
+        match uri.scheme_str() {
+            Some("https") => Ok(Self::Url(uri)),
+            Some("http") if is_here(&uri) => Ok(Self::Url(uri)),
+            _ => Err("programs are fetched over https:// (http:// only from this machine)".into()),
         }
     }
 }
 
-impl Programs {
-    /// Returns the programs of the service installed in `STATE/installed/NAME`.
-    pub(crate) fn of_place(place: &Path) -> Self {
-        if cfg!(windows) {
-            let dir = place.join("programs");
-            return Self { dir };
-        }
-        let state = place.parent().and_then(Path::parent).unwrap_or(place);
-        let mut all = state.as_os_str().to_owned();
-        all.push("-programs");
-        let name = place.file_name().unwrap_or_default();
-        let dir = Path::new(&all).join(name);
-        Self { dir }
+fn is_here(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    match literal.parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    }
+}
+
+impl Delivery for Source {
+    fn open(&self) -> Result<Content, Failure> {
+        self.open_within(RESPONSE_TIMEOUT)
     }
 
-    /// Returns whether an update delivered this program.
-    pub(crate) fn have(&self, program: &str) -> bool {
-        Path::new(program).starts_with(&self.dir)
+    fn interrupted(&self, error: &io::Error) -> Failure {
+        self.failure(Code::Failed, &interruption(error, RESPONSE_TIMEOUT))
     }
 
-    /// Fetches a program and stores it, completely or not at all. Returns its path. A program that
-    /// is present and unchanged is not fetched again. Blocks until the program is stored.
-    ///
-    /// # Errors If the program cannot be fetched or stored, or does not match `expected`; if other
-    /// accounts could change it in its directory; `Busy` while another process is fetching.
-    pub(crate) fn fetch(
-        &self,
-        file_name: &str,
-        source: &Source,
-        expected: Option<&Hash>,
-    ) -> Result<PathBuf, Failure> {
-        self.fetch_over(
-            &CallOff::default(),
-            RESPONSE_TIMEOUT,
-            (file_name, source, expected),
-        )
-    }
-
-    fn fetch_over(
-        &self,
-        seam: &dyn Seam,
-        timeout: Duration,
-        (file_name, source, expected): (&str, &Source, Option<&Hash>),
-    ) -> Result<PathBuf, Failure> {
-        let disk = Disk(seam);
-        let all = self.dir.parent().unwrap_or(&self.dir);
-        for dir in [all, &self.dir] {
-            refuse_exposed(dir)?;
-            disk.create_dir(dir).map_err(doing("create", dir))?;
-        }
-        let _lock = self.lock()?;
-        if let Some(expected) = expected {
-            let program = self.dir.join(&expected.0).join(file_name);
-            if is_whole(&program, expected).map_err(doing("read", &program))? {
-                used(&program);
-                return Ok(program);
+    fn failure(&self, code: Code, why: &str) -> Failure {
+        let from = match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Url(uri) => {
+                let text = uri.to_string();
+                text.split('?').next().unwrap_or_default().to_owned()
             }
-        }
-        let unfinished = self.dir.join(NEW);
-        disk.remove_all(&unfinished)
-            .map_err(doing("remove", &unfinished))?;
-        let fetched = copy(disk, source, timeout, &unfinished).and_then(|found| match expected {
-            Some(expected) if *expected != found => {
-                let why = format!("its SHA-256 is {}, expected {}", found.0, expected.0);
-                let failure = source.failure(Code::Failed, &why);
-                let hint =
-                    "the file is a different one or was damaged in transit; it was discarded";
-                Err(failure.hint(hint))
-            }
-            _ => Ok(found),
-        });
-        let hash = fetched.inspect_err(|_| {
-            // If this fails, the next fetch removes it.
-            drop(disk.remove_all(&unfinished));
-        })?;
-        let kept = self.dir.join(&hash.0);
-        let program = kept.join(file_name);
-        let keep = || {
-            disk.create_dir(&kept)?;
-            // Replaces a damaged copy, if there is one.
-            disk.rename(&unfinished, &program)?;
-            disk.sync_dir(&kept)
         };
-        keep().map_err(doing("keep", &program))?;
-        used(&program);
-        Ok(program)
+        Failure::new(code, format!("cannot fetch the program {from}: {why}"))
     }
+}
 
-    /// Removes the programs that were last fetched or requested before an update began, unless
-    /// `keeps` accepts their hash. Newer programs may belong to another update that is not in the
-    /// registry yet. Best effort.
-    pub(crate) fn prune(&self, before: SystemTime, keeps: impl Fn(&str) -> bool) {
-        self.prune_over(&CallOff::default(), before, keeps);
-    }
-
-    fn prune_over(&self, seam: &dyn Seam, before: SystemTime, keeps: impl Fn(&str) -> bool) {
-        let Ok(_lock) = self.lock() else { return };
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name();
-            let hash = name.to_str().filter(|name| name.parse::<Hash>().is_ok());
-            let at = entry.metadata().and_then(|found| found.modified());
-            if at.is_ok_and(|at| at < before) && hash.is_some_and(|hash| !keeps(hash)) {
-                drop(Disk(seam).remove_all(&entry.path()));
-            }
-        }
-    }
-
-    /// Removes all programs of the service.
-    pub(crate) fn purge(&self) -> io::Result<()> {
-        Disk(&CallOff::default()).remove_all(&self.dir)?;
-        if let Some(all) = self.dir.parent() {
-            // The directory may contain the programs of other services.
-            drop(fs::remove_dir(all));
-        }
-        Ok(())
-    }
-
-    fn lock(&self) -> Result<File, Failure> {
-        let path = self.dir.join(LOCK);
-        let lock = lock_file::open(&path).map_err(doing("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(fs::TryLockError::Error(error)) => Err(doing("lock", &path)(error)),
-            Err(fs::TryLockError::WouldBlock) => {
-                let message = format!(
-                    "cannot lock {}: another process is fetching a program",
-                    path.display()
-                );
-                Err(Failure::new(Code::Busy, message).hint("try again"))
-            }
+impl Source {
+    /// Opens the source. Blocks until the response has begun. `timeout` limits the wait for each
+    /// response of a server, here and while reading.
+    fn open_within(&self, timeout: Duration) -> Result<Content, Failure> {
+        let cannot = |why: String| self.failure(Code::Failed, &why);
+        match self {
+            Self::File(path) => open(path).map_err(|error| {
+                let failure = cannot(guarded::explain(&error));
+                match error.kind() {
+                    io::ErrorKind::NotFound => failure.hint("pass the program file itself"),
+                    _ => failure,
+                }
+            }),
+            Self::Url(uri) => ask(uri, timeout).map_err(|why| {
+                cannot(why)
+                    .hint("check the URL, or download the program yourself and pass the file")
+            }),
         }
     }
 }
 
-/// Converts an I/O error of storing a program into a failure.
-fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + use<'a> {
-    move |error| {
-        let code = match error.kind() {
-            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            _ => Code::CannotWrite,
-        };
-        Failure::new(
-            code,
-            format!("cannot {operation} {}: {error}", path.display()),
-        )
-    }
+fn open(path: &Path) -> io::Result<Content> {
+    let file = guarded::file(path)?;
+    Ok(Content {
+        size: Some(file.metadata()?.len()),
+        bytes: Box::new(file),
+    })
 }
 
-/// Rejects a directory in which other accounts could replace programs: they would gain the rights
-/// of the service.
-fn refuse_exposed(dir: &Path) -> Result<(), Failure> {
-    let Some((place, why)) = disk::exposed(dir).map_err(doing("inspect", dir))? else {
-        return Ok(());
+fn ask(uri: &Uri, timeout: Duration) -> Result<Content, String> {
+    let is_plain = uri.scheme_str() == Some("http");
+    let trust = if is_plain {
+        Trust::Plain
+    } else {
+        Trust::System
     };
-    let message = format!(
-        "cannot store a program in {}: {}: {why}",
-        dir.display(),
-        place.display()
-    );
-    let hint = "an account that can replace a program gains its rights: make the directory writable by you only (chown, chmod go-w)";
-    Err(Failure::new(Code::PermissionDenied, message).hint(hint))
-}
-
-/// Returns whether the program is present and unchanged.
-fn is_whole(program: &Path, expected: &Hash) -> io::Result<bool> {
-    let mut file = match guarded::file(program) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened?,
-    };
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-    let is_same = hasher.finish().to_string() == expected.0;
-    Ok(is_same && disk::is_executable_by_all(&file.metadata()?))
-}
-
-/// Marks a program as requested now. If that fails, its age decides.
-fn used(program: &Path) {
-    let dir = program.parent().map(File::open);
-    drop(dir.map(|dir| dir.and_then(|dir| dir.set_modified(SystemTime::now()))));
-}
-
-/// Copies a program into a new file that everybody may execute, and syncs it.
-fn copy(disk: Disk<'_>, source: &Source, timeout: Duration, path: &Path) -> Result<Hash, Failure> {
-    let mut content = source.open(timeout)?;
-    let dir = path.parent().unwrap_or(path);
-    let room = disk::room(dir).map_err(|error| {
-        let failure = doing("store a program in", dir)(error);
-        failure.hint("mount it with `exec`, or choose another directory: --state-dir DIR")
+    let agent: ureq::Agent = agent::builder(trust)?
+        .max_redirects(if is_plain { 0 } else { REDIRECTS })
+        .max_redirects_will_error(!is_plain)
+        .timeout_resolve(Some(timeout))
+        .timeout_recv_response(Some(timeout))
+        // No limit for the whole download: a slow connection is fine while data arrives.
+        .timeout_per_read(Some(timeout))
+        .build()
+        .into();
+    let answer = agent.get(uri).call().map_err(|error| match error {
+        ureq::Error::Timeout(_) => silence(timeout),
+        ureq::Error::TooManyRedirects => format!("there are more than {REDIRECTS} redirects"),
+        // The messages of these errors would show the URL.
+        ureq::Error::RequireHttpsOnly(_) => "it redirects to a URL without TLS".to_owned(),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL is invalid".to_owned(),
+        error => error.to_string(),
     })?;
-    if let (Some(size), Some(room)) = (content.size, room)
-        && size > room
-    {
-        let message = format!(
-            "cannot store a program in {}: it has {size} bytes, but only {room} are free",
-            dir.display()
-        );
-        return Err(Failure::new(Code::CannotWrite, message).hint("free some disk space"));
-    }
-    let file = disk.create_file(path).map_err(doing("create", path))?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; CHUNK];
-    let mut size = 0;
-    loop {
-        let count = match content.bytes.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let why = source::interrupted(&error, timeout);
-                return Err(source.failure(Code::Failed, &why));
-            }
-        };
-        size += count as u64;
-        if size > LARGEST {
-            return Err(source.failure(Code::Failed, &source::too_large()));
+    match answer.status().as_u16() {
+        200 => {}
+        // A redirect from this machine to another.
+        status @ 300..=399 => {
+            let to = answer.headers().get("location");
+            let to = to.and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
+            return match to.filter(|to| to.scheme_str() == Some("https")) {
+                Some(to) if is_plain => ask(&to, timeout),
+                _ => Err(format!(
+                    "the server returned {status} without a redirect to https://"
+                )),
+            };
         }
-        hasher.update(&buffer[..count]);
-        disk.write(&file, path, &buffer[..count])
-            .map_err(doing("write", path))?;
+        status => return Err(format!("the server returned {status}")),
     }
-    disk.finish(&file, path).map_err(doing("write", path))?;
-    Ok(Hash(hasher.finish().to_string()))
+    let size = answer.body().content_length();
+    let body = answer.into_body().into_with_config().limit(LARGEST + 1);
+    Ok(Content {
+        size,
+        bytes: Box::new(body.reader()),
+    })
+}
+
+/// Describes an error in the middle of a download.
+fn interruption(error: &io::Error, timeout: Duration) -> String {
+    let of_client = error.get_ref().and_then(|it| it.downcast_ref());
+    match (of_client, error.kind()) {
+        (Some(ureq::Error::Timeout(_)), _) => silence(timeout),
+        (_, io::ErrorKind::UnexpectedEof) => {
+            "the connection was closed before the download was complete".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn silence(timeout: Duration) -> String {
+    format!("no data from the server for {} s", timeout.as_secs_f32())
 }

@@ -25,12 +25,12 @@ use mainstay_store::embedded::{
     DESIRED, Definition, FORMAT, MODE, RECORD, Record, cannot, is_installed, lock, manifest_path,
     place, read_record, registry_path, stopped, write_desired, write_record,
 };
+use mainstay_store::programs::Programs;
 use mainstay_store::registry::{ChangeRequest, Registered, Registry, Work};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
-use super::artifact::Programs;
 use super::registered::{self, Evidence};
 use super::{refuse_hung, refuse_irregular};
 use crate::client;

@@ -12,12 +12,13 @@ use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::manifest_file::{self, Loaded};
 use mainstay_host::output;
+use mainstay_store::programs::Hash;
 use mainstay_store::registry::{Registered, Registry};
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
 use super::FormatName;
-use crate::deploy::artifact::{Hash, Source};
+use crate::deploy::artifact::Source;
 use crate::deploy::update::{self, Done, Embedded, Outcome, Site};
 use crate::deploy::{registered, system};
 use crate::installed::Installed;

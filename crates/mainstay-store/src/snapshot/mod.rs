@@ -18,7 +18,7 @@ mod descent;
 mod disk;
 #[cfg(target_os = "linux")]
 #[cfg(test)]
-mod plug;
+pub(crate) mod plug;
 mod restore;
 mod store;
 mod sys;

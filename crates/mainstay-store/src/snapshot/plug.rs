@@ -1,5 +1,4 @@
 //! The simulation of power failures, for tests of everything that changes files behind a [`Seam`].
-//! The tests of programs delivered with an update include this file, too.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +11,7 @@ use super::{Change, Seam};
 
 /// The unsynced changes that are lost in a power failure.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Loss {
+pub(crate) enum Loss {
     /// Only the process was killed.
     Nothing,
     Half,
@@ -32,7 +31,7 @@ enum Undo {
 }
 
 /// A seam that permits a number of changes and then simulates a power failure.
-pub(super) struct Plug {
+pub(crate) struct Plug {
     left: Mutex<Option<usize>>,
     unsafe_yet: Mutex<Vec<Undo>>,
     trash: PathBuf,
@@ -42,7 +41,7 @@ pub(super) struct Plug {
 
 impl Plug {
     /// Creates a plug. `trash` is an empty directory beside everything that is changed.
-    pub(super) fn new(trash: PathBuf, changes: usize, can_exchange: bool) -> Arc<Self> {
+    pub(crate) fn new(trash: PathBuf, changes: usize, can_exchange: bool) -> Arc<Self> {
         Arc::new(Self {
             left: Mutex::new(Some(changes)),
             unsafe_yet: Mutex::default(),
@@ -52,7 +51,7 @@ impl Plug {
         })
     }
 
-    pub(super) fn was_pulled(&self) -> bool {
+    pub(crate) fn was_pulled(&self) -> bool {
         self.left.lock().unwrap().is_none()
     }
 
@@ -127,7 +126,7 @@ impl Plug {
     }
 
     /// Undoes the unsynced changes as a power failure would.
-    pub(super) fn lose(&self, loss: Loss) {
+    pub(crate) fn lose(&self, loss: Loss) {
         let mut log = std::mem::take(&mut *self.unsafe_yet.lock().unwrap());
         let kept = match loss {
             Loss::Nothing => log.len(),
@@ -202,8 +201,8 @@ impl Seam for Plug {
 }
 
 /// A directory in memory, if possible, where syncing is free.
-pub(super) struct Place {
-    pub(super) path: PathBuf,
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
 }
 
 impl Drop for Place {
@@ -214,7 +213,7 @@ impl Drop for Place {
 
 impl Place {
     /// Creates a place that contains `trash`.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let memory = Path::new("/dev/shm");

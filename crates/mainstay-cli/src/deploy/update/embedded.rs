@@ -11,12 +11,12 @@ use mainstay_core::spec::ServiceName;
 use mainstay_host as host;
 use mainstay_host::definitions;
 use mainstay_store::embedded::{self, Definition};
+use mainstay_store::programs::Programs;
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, UpdateError};
 use crate::client;
-use crate::deploy::artifact::Programs;
 use crate::deploy::embedded::{Saved, evidence, misfit, next_record, notify, put};
 use crate::deploy::registered;
 

@@ -27,11 +27,11 @@ use mainstay_core::registry::{Definition, Expected, Refusal, Stored, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::ServiceName;
 use mainstay_host::output;
+use mainstay_store::programs::Programs;
 use mainstay_store::registry::{self, ChangeRequest, Program, Registered, Registry};
 use mainstay_store::state_dir::StateDir;
 
 pub(crate) use self::embedded::Embedded;
-use super::artifact::Programs;
 use crate::client::{self, Tried};
 use crate::installed::Installed;
 

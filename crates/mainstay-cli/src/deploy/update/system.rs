@@ -7,11 +7,11 @@ use mainstay_core::engine::{StateName, Style};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Version};
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_store::programs::Programs;
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, UpdateError};
-use crate::deploy::artifact::Programs;
 use crate::deploy::system::{self, Kept};
 use crate::installed::{Installed, Mode};
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use mainstay_store::snapshot::{Change, Seam};
+use crate::snapshot::{Change, Seam};
 
 #[derive(Clone, Copy)]
 pub(super) struct Disk<'s>(pub(super) &'s dyn Seam);
