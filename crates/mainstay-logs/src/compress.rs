@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -151,7 +150,7 @@ impl Shared {
         sys::yield_to_others();
         sys::give_memory_back();
         while let Some((service, work)) = self.next() {
-            let result = or_panic(&work.dir, || tidy(&RealDisk, &work, &self.stop));
+            let result = tidy(&RealDisk, &work, &self.stop);
             self.report_result(&service, &work.dir, result);
         }
     }
@@ -185,15 +184,6 @@ impl Shared {
             (self.report)(service, dir, report);
         }
     }
-}
-
-/// Runs `round` through `dir`. A panic is handled like other failures: the thread continues, and
-/// the plain file stays authoritative.
-fn or_panic(dir: &Path, round: impl FnOnce() -> Result<(), FileError>) -> Result<(), FileError> {
-    panic::catch_unwind(AssertUnwindSafe(round)).unwrap_or_else(|_| {
-        let error = io::Error::other("the compressor panicked");
-        Err(file_error("compress files in", dir, error))
-    })
 }
 
 /// Runs one round: deletes the remains of an interrupted round, compresses every plain file, oldest

@@ -67,21 +67,21 @@ fn arguments() -> Vec<OsString> {
 fn work(service: impl Service, context: Context) -> u32 {
     let logger = context.logger().clone();
     // The system log may not receive standard error, so the panic message is also logged. The hook
-    // logs it because a program built with `panic = "abort"` gets no later chance. Panics of other
-    // threads are not logged.
+    // logs it because a program built with `panic = "abort"` gets no later chance. In such a
+    // program, the panic of any thread ends the service; otherwise, only that of this thread does.
     let (thread, to_log) = (thread::current().id(), logger.clone());
     let said_by_program = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         said_by_program(panic);
-        if thread::current().id() == thread {
+        if cfg!(panic = "abort") {
+            to_log.event(Event::Panicked, &message_of(panic), &[]);
+            capture::end();
+        } else if thread::current().id() == thread {
             to_log.event(
                 Event::Panicked,
                 &message_of(panic),
                 &[("code", u64::from(PANICKED))],
             );
-        }
-        if cfg!(panic = "abort") {
-            capture::end();
         }
     }));
     // No state is inspected after a panic.

@@ -291,8 +291,8 @@ impl Soak {
         if start.elapsed() > self.slowest.0 {
             self.slowest = (start.elapsed(), args.join(" "));
         }
-        // 124 and 137 come from timeout, 101 is a panic.
-        if matches!(output.status.code(), None | Some(101 | 124 | 137)) {
+        // 124 and 137 come from timeout. A panic is 134, or 101 in a build that unwinds.
+        if matches!(output.status.code(), None | Some(101 | 124 | 134 | 137)) {
             let complaint = String::from_utf8_lossy(&output.stderr);
             self.faults.push(format!(
                 "mainstay {}: {}: {complaint}",

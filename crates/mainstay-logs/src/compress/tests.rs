@@ -155,15 +155,6 @@ fn a_failure_is_said_once_and_so_is_its_end() {
 }
 
 #[test]
-fn a_panic_leaves_the_thread_and_the_plain_file() {
-    let dir = TempDir::new("panics");
-    let failed = or_panic(&dir.0, || panic!("a bug in a compressor"));
-    let expected = format!("compress files in {}", dir.0.display());
-    assert_eq!(failed.unwrap_err().to_string(), expected);
-    or_panic(&dir.0, || Ok(())).unwrap();
-}
-
-#[test]
 fn after_the_end_nothing_is_begun() {
     let dir = TempDir::new("ended");
     let plain_path = dir.0.join(log_name(1, Compress::None).file_name());
