@@ -170,7 +170,7 @@ pub fn run(options: Options) -> Result<u32, Failure> {
         let code = host.supervise(sources).await;
         let possession = host.possession.take();
         let code = match (code, host.close()) {
-            (0, Err(_)) => Code::Busy as u32,
+            (0, Err(failure)) => failure.code() as u32,
             (code, _) => code,
         };
         server.close().await;
@@ -827,8 +827,8 @@ impl Host {
     /// Writes the remaining contents of the log pipes and reports lost lines.
     ///
     /// # Errors
-    /// If the disk of the logs hangs, as a sentence. It is reported.
-    fn close(mut self) -> Result<(), String> {
+    /// If the disk of the logs hangs. It is reported.
+    fn close(mut self) -> Result<(), Failure> {
         // Close our own ends of the pipes: a reader waits until the last writer has closed its end.
         self.runtimes.clear();
         let summary = self.logs.close(|| self.reporter.await_logs(&self.state));
@@ -854,7 +854,7 @@ impl Host {
     ///
     /// # Errors
     /// As for [`Host::close`].
-    fn leave(mut self) -> Result<(), String> {
+    fn leave(mut self) -> Result<(), Failure> {
         let left = self.logs.leave(|| self.reporter.await_logs(&self.state));
         match left {
             Some(_) => Ok(()),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mainstay_core::engine::{Fact, Human, RolloutRole, StateName};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_logs::HANGS;
 use mainstay_store::state_dir::StateDir;
@@ -209,8 +210,8 @@ impl Reporter {
         self.insist(&text);
     }
 
-    /// Reports that the end no longer waits for the disk of the logs, and returns the message.
-    pub(super) fn give_logs_up(&mut self, state: &StateDir) -> String {
+    /// Reports that the end no longer waits for the disk of the logs. Returns that as a failure.
+    pub(super) fn give_logs_up(&mut self, state: &StateDir) -> Failure {
         let consequence = if cfg!(target_os = "linux") {
             "the next supervisor writes the output that is missing"
         } else {
@@ -222,7 +223,7 @@ impl Reporter {
             Human(HANGS)
         );
         self.insist(&text);
-        text
+        Failure::new(Code::Busy, text)
     }
 
     /// Shows a message at once, whatever the output is.
