@@ -118,9 +118,7 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     let evidence = registered_evidence(state, &report.name, &registered).into_iter();
     let causes = evidence.flat_map(|it| it.causes);
     let drift = causes.chain(outdated(state, &registered, report)).collect();
-    let known = registered.as_ref().ok().and_then(Option::as_ref);
-    report.version = known.map(|it| it.life.version().0);
-    report.etag = known.map(|it| it.etag.as_str().to_owned());
+    registered::set_version(report, &registered);
     report.drift = Some(drift);
 }
 

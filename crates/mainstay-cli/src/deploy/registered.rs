@@ -182,6 +182,16 @@ pub(crate) fn unseen(registered: &Result<Option<Registered>, Failure>) -> Option
     ))
 }
 
+/// Sets the registered version of a service in its report.
+pub(crate) fn set_version(
+    report: &mut ServiceReport,
+    registered: &Result<Option<Registered>, Failure>,
+) {
+    let known = registered.as_ref().ok().and_then(Option::as_ref);
+    report.version = known.map(|it| it.life.version().0);
+    report.etag = known.map(|it| it.etag.as_str().to_owned());
+}
+
 /// Collects the evidence from the registry, from `others` that depend on the registered definition,
 /// and from the program file.
 pub(crate) fn evidence(

@@ -139,7 +139,7 @@ struct Seen {
     hidden: Vec<(String, Failure)>,
 }
 
-/// Sets the drift of every installed service in the report.
+/// Adds the registered version and the drift of every installed service to the report.
 fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
     let names: Vec<String> = report.services.iter().map(|it| it.name.clone()).collect();
     for installed in installed(state, &names) {
@@ -147,11 +147,7 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
         let mut services = report.services.iter_mut();
         // A service of the embedded supervisor can have the same name.
         if let Some(service) = services.find(|it| it.name == name && it.manager != "embedded") {
-            service.drift = installed.drift(service);
-            if service.drift.is_none() {
-                let problem = service.state_problem.take();
-                service.state_problem = problem.or_else(|| installed.unseen());
-            }
+            installed.complete(service);
         }
     }
     let services = report.services.iter_mut();

@@ -33,6 +33,7 @@ pub(crate) use self::definition::account;
 pub(crate) use self::install::{install_all, plan_all, put};
 pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
+use super::registered::set_version;
 use super::{refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, Mode};
@@ -276,7 +277,8 @@ impl Installed {
         let is_hosted = self.record.mode == Mode::Hosted;
         if cfg!(unix) && is_hosted && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
             let done = client::request(&self.state, self.name.as_str(), verb);
-            return client::block_on(done)?.map(|report| self.of_manager(report));
+            return client::block_on(done)?
+                .map(|report| self.with_version(self.of_manager(report)));
         }
         if matches!(verb, Verb::Stop | Verb::Restart) {
             self.end_start();
@@ -294,7 +296,7 @@ impl Installed {
             Err(error) if error.kind() == ErrorKind::AlreadyRunning && is_hosted => {
                 let started = client::request(&self.state, self.name.as_str(), verb);
                 if let Ok(report) = client::block_on(started)? {
-                    return Ok(self.of_manager(report));
+                    return Ok(self.with_version(self.of_manager(report)));
                 }
             }
             Err(error) if Some(error.kind()) == is_so_already => {}
@@ -385,13 +387,14 @@ impl Installed {
         }
     }
 
-    /// Returns the manager's status, combined with the host's report if the host responds.
+    /// Returns the manager's status, combined with the host's report if the host responds, and the
+    /// registered version.
     pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
-        self.seen().map(|(report, _)| report)
+        self.seen().map(|(report, _)| self.with_version(report))
     }
 
-    /// Returns the report, and the failure if querying the host requires a right that this process
-    /// lacks.
+    /// Returns the report without the registered version, and the failure if querying the host
+    /// requires a right that this process lacks.
     pub(crate) fn seen(&self) -> Result<(ServiceReport, Option<Failure>), Failure> {
         let status = match self.service().status() {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
@@ -423,16 +426,19 @@ impl Installed {
         Ok((self.of_manager(report), denied))
     }
 
-    /// Adds the manager, the mode and the registered version to a report.
+    /// Adds the manager and the mode to a report.
     fn of_manager(&self, report: ServiceReport) -> ServiceReport {
-        let registered = self.registered().ok().flatten();
         ServiceReport {
             manager: self.record.manager.to_string(),
             mode: self.record.mode.as_str().to_owned(),
-            version: registered.as_ref().map(|it| it.life.version().0),
-            etag: registered.map(|it| it.etag.as_str().to_owned()),
             ..report
         }
+    }
+
+    /// Adds the registered version to a report.
+    fn with_version(&self, mut report: ServiceReport) -> ServiceReport {
+        set_version(&mut report, &self.registered());
+        report
     }
 
     fn by_manager(&self, status: &ServiceStatus) -> ServiceReport {

@@ -16,7 +16,8 @@ use super::account;
 use super::order::{Order, Wanted};
 use crate::client;
 use crate::deploy::registered::{
-    Evidence, changed_manifest, definition, evidence, outdated, program, unregister, unseen,
+    Evidence, changed_manifest, definition, evidence, outdated, program, set_version, unregister,
+    unseen,
 };
 use crate::installed::{Installed, Mode, Record, registry_of};
 use crate::library_failure::of_library;
@@ -114,23 +115,20 @@ impl Installed {
         unregister(&self.registry_path(), name, (expected, purge), |_| remove())
     }
 
-    /// Returns the deviations from what is registered, one sentence each, including those of the
-    /// running program as far as `report` shows them. `None` if this process may not read the
-    /// registry.
-    pub(crate) fn drift(&self, report: &ServiceReport) -> Option<Vec<String>> {
-        self.check_access().ok()?;
+    /// Adds the registered version and the drift to a report: the deviations from what is
+    /// registered, one sentence each, including those of the running program as far as the report
+    /// shows them. The drift is unknown if this process cannot read the registry.
+    pub(crate) fn complete(&self, report: &mut ServiceReport) {
         let registered = self.registered();
-        if unseen(&registered).is_some() {
-            return None;
+        set_version(report, &registered);
+        let is_denied = |failure: &Failure| failure.code() == Code::PermissionDenied;
+        if let Some(problem) = unseen(&registered) {
+            report.state_problem = report.state_problem.take().or(Some(problem));
+        } else if !registered.as_ref().is_err_and(is_denied) {
+            let evidence = self.registered_evidence(&registered).into_iter();
+            let causes = evidence.flat_map(|it| it.causes);
+            report.drift = Some(causes.chain(self.outdated(&registered, report)).collect());
         }
-        let evidence = self.registered_evidence(&registered).into_iter();
-        let causes = evidence.flat_map(|it| it.causes);
-        Some(causes.chain(self.outdated(&registered, report)).collect())
-    }
-
-    /// Returns the reason why the registry cannot be read, if its disk is that reason.
-    pub(crate) fn unseen(&self) -> Option<String> {
-        unseen(&self.registered())
     }
 
     /// Checks that this process may read the registry.
