@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::log::refine::{Origin, Refiner, Stream};
+use mainstay_core::log::Stream;
+use mainstay_core::log::refine::{Origin, Refiner};
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::spec::redact::Class;
 

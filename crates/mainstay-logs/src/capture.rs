@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::log::Line;
+use mainstay_core::log::Stream;
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::log::refine::{Origin, Record, Refiner, Stream};
+use mainstay_core::log::refine::{Origin, Record, Refiner};
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay_core::log::refine::Stream;
+use mainstay_core::log::Stream;
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;

@@ -18,8 +18,8 @@ use std::io::{self, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use mainstay_core::log::Stream;
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::log::refine::Stream;
 use mainstay_core::spec::{LogFormat, LogPolicy, ServiceName, SinkTarget, Spec};
 use regex::bytes::Regex;
 

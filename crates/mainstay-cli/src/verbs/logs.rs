@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mainstay_core::failure::{Code, Failure, Sought};
-use mainstay_core::log::stored::{Stored, Stream};
+use mainstay_core::log::Stream;
+use mainstay_core::log::stored::Stored;
 use mainstay_core::spec::ServiceName;
 use mainstay_core::time::{WHEN, when};
 use mainstay_host::output::{self, Foreign};
@@ -67,8 +68,8 @@ pub(crate) struct Logs {
     #[arg(short, long, requires = "grep")]
     ignore_case: bool,
     /// Show only lines from this stream
-    #[arg(long, value_enum)]
-    stream: Option<StreamName>,
+    #[arg(long, value_parser = stream())]
+    stream: Option<Stream>,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -87,10 +88,12 @@ T is one of: 2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12]
 15m (ago; also s, h, d, w; 1h30m), @SECONDS since 1970. Without an offset it is UTC, like the stamps in logs.
 Lines without stamps (`format = \"raw\"`) are known to about a second: --since and --until may show a second more.";
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StreamName {
-    Stdout,
-    Stderr,
+fn stream() -> impl TypedValueParser<Value = Stream> {
+    let names = PossibleValuesParser::new(Stream::ALL.map(Stream::name));
+    names.map(|name| match &*name {
+        "stderr" => Stream::Stderr,
+        _ => Stream::Stdout,
+    })
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -282,10 +285,7 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             log => Some(log.map_err(failed)?),
         };
-        let asked = self.stream.map(|stream| match stream {
-            StreamName::Stdout => Stream::Stdout,
-            StreamName::Stderr => Stream::Stderr,
-        });
+        let asked = self.stream;
         if asked.is_some() && stderr.is_none() && !names_streams(&log).map_err(failed)? {
             let message = format!("the log of {name} does not distinguish stdout and stderr");
             return Err(Failure::new(Code::Usage, message)

@@ -43,6 +43,9 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Both streams.
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
     /// Returns `stdout` or `stderr`.
     pub fn name(self) -> &'static str {
         match self {

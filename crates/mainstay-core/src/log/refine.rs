@@ -20,8 +20,7 @@ use std::time::Duration;
 
 use memchr::{memchr, memrchr};
 
-pub use super::line::Stream;
-
+use super::Stream;
 use super::json;
 use super::level::level_of;
 use super::redact::{Find, Labels, Memory, RedactionKey, Scanner, Text, What, without_end};

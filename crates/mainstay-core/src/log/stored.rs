@@ -1,24 +1,7 @@
 //! Parsing of stored lines, and of the metadata in those formats that have any.
 
+use super::Stream;
 use crate::time::rfc3339_at_start;
-
-/// The stream that a line was written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the usual names")]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
-
-impl Stream {
-    /// Returns `stdout` or `stderr`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
 
 /// The format of a line. A log may change its format over time, so each line is inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +47,10 @@ impl<'a> Stored<'a> {
     fn text(line: &'a [u8]) -> Option<Self> {
         let (time, length) = rfc3339_at_start(line)?;
         let rest = line[length..].strip_prefix(b" ")?;
-        let marked = [Stream::Stdout, Stream::Stderr]
-            .into_iter()
-            .find_map(|stream| {
-                let rest = rest.strip_prefix(stream.name().as_bytes())?;
-                Some((stream, rest.strip_prefix(b" ")?))
-            });
+        let marked = Stream::ALL.into_iter().find_map(|stream| {
+            let rest = rest.strip_prefix(stream.name().as_bytes())?;
+            Some((stream, rest.strip_prefix(b" ")?))
+        });
         Some(Self {
             format: Format::Text,
             time: Some(time),

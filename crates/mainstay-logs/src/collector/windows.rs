@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use mainstay_core::log::refine::Stream;
+use mainstay_core::log::Stream;
 use mainstay_sys::threads::{self, Stack};
 
 use super::capture::{Capture, SourceId};

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use mainstay_core::log::LINE_MAX;
-use mainstay_core::log::stored::{Format, Stored, Stream};
+use mainstay_core::log::Stream;
+use mainstay_core::log::stored::{Format, Stored};
 use mainstay_core::time::rfc3339;
 use mainstay_logs::read::{Damage, Keep, Sink, Time, without_end};
 use regex::bytes::Regex;
