@@ -29,8 +29,8 @@ pub struct SupervisorReport {
     pub problem: Option<String>,
 }
 
-/// The state of one service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The state of one service. The default is a stopped one about which nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
     /// The name of the service.
     pub name: String,
@@ -138,33 +138,14 @@ impl fmt::Display for LastExit {
 }
 
 impl ServiceReport {
-    /// Returns the report of a stopped service about which nothing else is known.
-    pub fn stopped(name: &str, manager: &str, mode: &str) -> Self {
+    /// Returns the report of a stopped service of mainstay's own supervisor, about which nothing
+    /// else is known.
+    pub fn embedded(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            state: StateName::Stopped,
-            pid: None,
-            ready: false,
-            since: None,
-            since_seconds: None,
-            restarts: 0,
-            last_exit: None,
-            manager: manager.to_owned(),
-            mode: mode.to_owned(),
-            version: None,
-            etag: None,
-            definition_digest: None,
-            drift: None,
-            crash_looping: false,
-            next_try: None,
-            next_try_seconds: None,
-            detail: None,
-            log_problem: None,
-            state_problem: None,
-            cpu_ms: None,
-            memory_bytes: None,
-            needed_by: Vec::new(),
-            update: None,
+            manager: "embedded".to_owned(),
+            mode: "embedded".to_owned(),
+            ..Self::default()
         }
     }
 
@@ -181,7 +162,7 @@ impl ServiceReport {
             last_exit: view.last_exit.map(LastExit::from),
             crash_looping: view.crash_looping,
             detail: view.detail,
-            ..Self::stopped(name, "embedded", "embedded")
+            ..Self::embedded(name)
         }
     }
 
@@ -239,7 +220,7 @@ mod tests {
                 "it is halted: exit code 1",
             ),
         ] {
-            let mut service = ServiceReport::stopped("a", "embedded", "hosted");
+            let mut service = ServiceReport::embedded("a");
             service.state = state;
             assert_eq!(service.it_is(why), expected);
         }

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay::Manager;
 use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry;
@@ -138,7 +137,7 @@ pub fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> Se
     ServiceReport {
         version,
         detail,
-        ..ServiceReport::stopped(&name, Manager::Mainstay.name(), MODE)
+        ..ServiceReport::embedded(&name)
     }
 }
 

@@ -55,7 +55,7 @@ mod tests {
             state,
             detail: Some("exit code 3".to_owned()),
             since_seconds: Some(60),
-            ..ServiceReport::stopped("a", "embedded", "embedded")
+            ..ServiceReport::embedded("a")
         };
         let store_of = |names: &[StateName]| {
             let services = names.iter().map(|name| report(*name)).collect();

@@ -10,13 +10,14 @@ use crate::time::Instant;
 
 /// The state of a service as `status` names it: the seven states of the Service Control Manager,
 /// and Mainstay's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(
     missing_docs,
     reason = "SERVICE_STATUS, and the states of the engine by the same names"
 )]
 pub enum StateName {
+    #[default]
     Stopped,
     StartPending,
     StopPending,

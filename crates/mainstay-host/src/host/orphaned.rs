@@ -76,7 +76,7 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
         for name in survivors.services() {
             let is_known = |it: &ServiceReport| it.name == name;
             if !services.iter().any(is_known) && !others.iter().any(is_known) {
-                others.push(ServiceReport::stopped(name, "embedded", "embedded"));
+                others.push(ServiceReport::embedded(name));
             }
         }
         others.retain(|it| !services.iter().any(|known| known.name == it.name));
@@ -158,7 +158,7 @@ fn report(entry: &Entry) -> ServiceReport {
         version: (entry.version > 0).then_some(entry.version),
         definition_digest: entry.child.as_ref().and_then(|it| it.digest.clone()),
         detail: entry.remark(lives),
-        ..ServiceReport::stopped(&entry.name, "embedded", "embedded")
+        ..ServiceReport::embedded(&entry.name)
     }
 }
 
@@ -372,7 +372,7 @@ fn kill_named(
         output::complain(&format!(
             "{why}; {name} could not be stopped gracefully: its {count} processes were killed"
         ));
-        let mut stopped = ServiceReport::stopped(name, "embedded", "embedded");
+        let mut stopped = ServiceReport::embedded(name);
         if embedded::is_installed(state, name) {
             let desired = Some(&Desired::Stopped);
             let written = embedded::write_desired(state, name, desired);

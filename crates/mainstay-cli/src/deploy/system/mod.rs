@@ -500,7 +500,10 @@ impl Installed {
     }
 
     fn nothing_known(&self) -> ServiceReport {
-        ServiceReport::stopped(self.name.as_str(), "", "")
+        ServiceReport {
+            name: self.name.to_string(),
+            ..ServiceReport::default()
+        }
     }
 }
 
