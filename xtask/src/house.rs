@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn the_list_only_shrinks() {
-        let text = "# One table.\nfile a.rs = 900\ncircle x: a b\n\nfile b.rs = 800\n# Old.\nfile c.rs = 9O1\n";
+        let text = "# One table.\nfile a.rs = 900\ncircle x: a b\n\nfile b.rs = 800\n# Old.\n\
+                    file c.rs = 9O1\n";
         let (listed, malformed) = parse_list(text);
         let expect = [
             "xtask/house.list:5: there is no reason above it",

@@ -564,7 +564,8 @@ mod tests {
         use Runner::{Libtest, Nextest};
         check(
             Nextest,
-            "     Summary [   0.281s] 8 tests run: 7 passed (1 slow), 1 failed, 2 timed out, 3 skipped",
+            "     Summary [   0.281s] 8 tests run: 7 passed (1 slow), 1 failed, 2 timed out, 3 \
+             skipped",
             &[(7, Passed), (1, Failed), (2, Failed), (3, Skipped)],
         );
         check(

@@ -19,10 +19,12 @@ use crate::Result;
 /// The length of a line in bytes.
 const LINE: u64 = 120;
 const JSON: &str = "rotate = '10MB', keep = 1000, compress = 'none', format = 'json'";
-const REDACT: &str = "rotate = '10MB', keep = 200, compress = 'none', redact = [\
-    'email', 'phone', 'credit-card', 'id-card-cn', 'iban', 'ipv4', 'ipv6', 'mac', 'jwt', 'bearer', 'basic-auth', 'url-password', \
-    'aws-key', 'private-key', 'github-token', 'gitlab-token', 'slack-token', 'google-api-key', 'stripe-key', 'password', 'ssn-us', \
-    'patient-id']";
+const REDACT: &str = "rotate = '10MB', keep = 200, compress = 'none', \
+                      redact = ['email', 'phone', 'credit-card', 'id-card-cn', 'iban', \
+                      'ipv4', 'ipv6', 'mac', 'jwt', 'bearer', 'basic-auth', 'url-password', \
+                      'aws-key', 'private-key', 'github-token', 'gitlab-token', \
+                      'slack-token', 'google-api-key', 'stripe-key', 'password', 'ssn-us', \
+                      'patient-id']";
 const WRONG: &str = "lines lost, duplicate, torn or out of order";
 
 pub(crate) const LOGS: &[Scenario] = &[

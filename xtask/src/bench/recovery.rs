@@ -65,7 +65,8 @@ fn recover(programs: &Programs, dir: tempfile::TempDir) -> Result<f64> {
     ];
     let manifest = path.join("manifest.toml");
     let text = format!(
-        "environment = \"development\"\n[service.svc]\ncommand = {argv:?}\nsnapshot = {{ paths = [{:?}], after = \"100ms\" }}\n",
+        "environment = \"development\"\n[service.svc]\ncommand = {argv:?}\n\
+         snapshot = {{ paths = [{:?}], after = \"100ms\" }}\n",
         path.join("data")
     );
     fs::write(&manifest, text)?;

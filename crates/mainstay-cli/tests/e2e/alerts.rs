@@ -528,7 +528,8 @@ fn over_tls_only_whom_the_manifest_trusts_is_told() {
     let address = listener.local_addr().expect("an address");
     let webhook = format!("url = 'https://{address}/', secret_file = 'webhook.key'");
     let (sandbox, manifest) = sandbox(&format!(
-        "{HALTS}on_alert.webhook = {{ {webhook}, ca = 'ca.pem' }}\n{}on_alert.webhook = {{ {webhook} }}\n",
+        "{HALTS}on_alert.webhook = {{ {webhook}, ca = 'ca.pem' }}\n\
+         {}on_alert.webhook = {{ {webhook} }}\n",
         HALTS.replace("orders", "stranger"),
     ));
     if !certificates(&sandbox) {

@@ -82,7 +82,8 @@ fn exit_codes_are_a_contract() {
         (r#""exit", "255""#, "backing-off", "attempt 1"),
     ] {
         let (supervisor, sandbox) = supervise(&format!(
-            "[service.a]\ncommand = [\"PUPPET\", {steps}]\n[service.anchor]\ncommand = [\"PUPPET\", \"hang\"]\n"
+            "[service.a]\ncommand = [\"PUPPET\", {steps}]\n[service.anchor]\n\
+             command = [\"PUPPET\", \"hang\"]\n"
         ));
         let seen = event(&supervisor, "a", kind);
         let text = seen["message"].as_str().expect("a message");
@@ -95,7 +96,8 @@ fn exit_codes_are_a_contract() {
 fn a_run_of_clean_ends_is_a_success_and_a_halt_is_not() {
     for (exit, expect) in [("0", 0), ("3", 1)] {
         let (mut supervisor, _sandbox) = supervise(&format!(
-            "[service.once]\ncommand = [\"PUPPET\", \"exit\", \"{exit}\"]\nrecovery = {{ policy = \"strict\" }}\n"
+            "[service.once]\ncommand = [\"PUPPET\", \"exit\", \"{exit}\"]\n\
+             recovery = {{ policy = \"strict\" }}\n"
         ));
         assert_eq!(code(supervisor.wait(SOON)), expect);
     }

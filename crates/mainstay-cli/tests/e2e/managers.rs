@@ -430,7 +430,8 @@ fn an_image_is_installed_into_as_it_will_be() {
     for dir in [sandbox.path(), &root] {
         std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).expect("a mode");
     }
-    let text = "[service.app]\ncommand = [\"/opt/app/run\"]\n[service.other]\ncommand = [\"sleep\", \"9\"]\n";
+    let text = "[service.app]\ncommand = [\"/opt/app/run\"]\n[service.other]\n\
+                command = [\"sleep\", \"9\"]\n";
     std::fs::write(app.join("app.toml"), text).expect("a manifest");
     let path = app.join("app.toml").display().to_string();
     let root_path = root.display().to_string();

@@ -12,7 +12,8 @@ const SCRIPT: &str = r"
 printf '\033]0;owned\007title\n\033[2Jscreen\n\302\2332Jc1\nhidden\rshown\n\342\200\256gpj.exe\n\033[31mred\nplain\n'
 ";
 /// The output on a terminal, with colours.
-const SHOWN: &str = "\\x1b]0;owned\\x07title\n\\x1b[2Jscreen\n\\u009b2Jc1\nhidden\\rshown\n\\u202egpj.exe\n\x1b[31mred\x1b[0m\nplain\n";
+const SHOWN: &str = "\\x1b]0;owned\\x07title\n\\x1b[2Jscreen\n\\u009b2Jc1\nhidden\\rshown\n\
+                     \\u202egpj.exe\n\x1b[31mred\x1b[0m\nplain\n";
 /// The output in the file.
 const WRITTEN: &[u8] = b"\x1b]0;owned\x07title\n\x1b[2Jscreen\n\xc2\x9b2Jc1\nhidden\rshown\n\xe2\x80\xaegpj.exe\n\x1b[31mred\nplain\n";
 

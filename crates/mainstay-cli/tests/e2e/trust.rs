@@ -133,7 +133,8 @@ fn nor_an_interpreter_a_helper_or_an_environment() {
         ),
         (
             "quiesce",
-            "command = [\"PUPPET\", \"hang\"]\nsnapshot = { quiesce = [\"PUPPET\", \"exit\", \"0\"], thaw = [\"HERE/ww\"] }",
+            "command = [\"PUPPET\", \"hang\"]\n\
+             snapshot = { quiesce = [\"PUPPET\", \"exit\", \"0\"], thaw = [\"HERE/ww\"] }",
         ),
         (
             "env_file",
@@ -318,7 +319,8 @@ fn another_name_of_root_is_root() {
     let passwd = fs::read_to_string("/etc/passwd").expect("a database");
     for name in ["root", "toor"] {
         let (sandbox, _) = sandbox(&format!(
-            "[service.a]\ncommand = [\"HERE/run\"]\naccount = \"user:{name}\"\nworking_dir = \"/\"\n"
+            "[service.a]\ncommand = [\"HERE/run\"]\naccount = \"user:{name}\"\n\
+             working_dir = \"/\"\n"
         ));
         sandbox.write("run", "#!/bin/sh\nexit 0\n");
         chmod(&sandbox.path().join("run"), 0o757);
@@ -362,7 +364,8 @@ fn a_socket_of_another_account_is_not_believed() {
             let length = body.len();
             let _ = write!(
                 client,
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+                 connection: close\r\n\r\n{body}"
             );
         }
     });

@@ -376,7 +376,8 @@ fn a_program_comes_along_and_goes_back() {
     let (old, new) = (copy("shop"), copy("new"));
     let services = |more: &str| {
         format!(
-            "[service.shop] # mine\ncommand = [\"HERE/shop\", \"print\", \"up\", \"hang\"]\nstart = {{ ready = {{ log = \"up\" }} }}\n{more}"
+            "[service.shop] # mine\ncommand = [\"HERE/shop\", \"print\", \"up\", \"hang\"]\n\
+             start = {{ ready = {{ log = \"up\" }} }}\n{more}"
         )
     };
     let path = manifest(&sandbox, "shop.toml", &services(""));
@@ -474,7 +475,8 @@ fn lacks_strace(sandbox: &Sandbox) -> bool {
 /// Writes a manifest whose service differs for each number.
 fn numbered(sandbox: &Sandbox, version: usize) -> String {
     let text = format!(
-        "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\nstart = {{ ready = {{ log = \"{version}\" }} }}\n"
+        "[service.shop]\ncommand = [\"PUPPET\", \"print\", \"{version}\", \"hang\"]\n\
+         start = {{ ready = {{ log = \"{version}\" }} }}\n"
     );
     manifest(sandbox, "shop.toml", &text)
 }

@@ -160,7 +160,8 @@ impl fmt::Display for Ended {
             Self::SpawnFailed(reason) | Self::Unstartable(reason) => f.write_str(reason),
             Self::Backgrounded { hint } => write!(
                 f,
-                "went into the background: its main process exited with 0 and its child processes kept running ({hint})"
+                "went into the background: its main process exited with 0 and its child processes \
+                 kept running ({hint})"
             ),
             Self::NotReady { after, last } => {
                 write!(f, "not ready after {}", Human(*after))?;

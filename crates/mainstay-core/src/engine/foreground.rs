@@ -49,7 +49,8 @@ pub(super) fn hint(program: &str) -> String {
     let known = SWITCHES.iter().find(|(pattern, _)| is_it(pattern));
     match known {
         Some((_, switch)) => format!("hint: keep it in the foreground: {switch}"),
-        None => "hint: keep it in the foreground; most programs have an option such as --foreground, --nodaemon or -f"
+        None => "hint: keep it in the foreground; most programs have an option such as \
+                 --foreground, --nodaemon or -f"
             .to_owned(),
     }
 }

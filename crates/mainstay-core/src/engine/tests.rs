@@ -107,7 +107,8 @@ proptest! {
         n in prop_oneof![0..20_u32, any::<u32>()],
         seed: u64,
     ) {
-        let (base, max) = (Duration::from_nanos(base), Duration::from_nanos(base.saturating_add(longer)));
+        let max = Duration::from_nanos(base.saturating_add(longer));
+        let base = Duration::from_nanos(base);
         let pause = pause(Backoff { base, factor, max }, n, &mut Random::new(seed));
         prop_assert!(pause <= max);
         prop_assert!(base.is_zero() == pause.is_zero() || base.as_nanos() < 2);
@@ -142,7 +143,8 @@ proptest! {
         match Engine::new(specs, 1) {
             Ok(_) => prop_assert!(!has_circle),
             Err(GraphError::Cycle(names)) => {
-                let circle: Vec<usize> = names.iter().map(|name| name.as_str()[1..].parse().unwrap()).collect();
+                let number = |name: &ServiceName| name.as_str()[1..].parse().unwrap();
+                let circle: Vec<usize> = names.iter().map(number).collect();
                 for (at, i) in circle.iter().enumerate() {
                     prop_assert!(needs[*i].contains(&circle[(at + 1) % circle.len()]));
                 }

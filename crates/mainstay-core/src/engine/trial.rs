@@ -331,7 +331,10 @@ impl Engine {
         answered: Token,
         result: &Result<Snapshotted, String>,
     ) -> Option<ServiceId> {
-        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Snapshotting { token, .. } if token == Some(answered));
+        let is_of = |trial: &&mut Trial| match trial.step {
+            Step::Snapshotting { token, .. } => token == Some(answered),
+            _ => false,
+        };
         let trial = self.trials.iter_mut().find(is_of)?;
         let (service, candidate) = (trial.service, trial.candidate);
         match result {
@@ -366,7 +369,10 @@ impl Engine {
         answered: Token,
         result: &Result<SnapshotId, String>,
     ) -> Option<ServiceId> {
-        let is_of = |trial: &&mut Trial| matches!(trial.step, Step::Restoring { token, .. } if token == answered);
+        let is_of = |trial: &&mut Trial| match trial.step {
+            Step::Restoring { token, .. } => token == answered,
+            _ => false,
+        };
         let trial = self.trials.iter_mut().find(is_of)?;
         let service = trial.service;
         if let Step::Restoring { phase, why, .. } = trial.step.clone() {

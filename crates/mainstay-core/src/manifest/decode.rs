@@ -412,7 +412,10 @@ pub(super) fn property<T: Decode>(about: &str, default: Option<T>) -> Json {
 macro_rules! table {
     (unknown_key: $help:path; $(
         $(#[doc = $about:literal])* $Name:ident {
-            $($(#[doc = $doc:literal])* $key:ident: $T:ty $([$required:ident])? $(= $default:expr)?,)*
+            $(
+                $(#[doc = $doc:literal])*
+                $key:ident: $T:ty $([$required:ident])? $(= $default:expr)?,
+            )*
             $(..$one:ident: $One:ty [$mode:ident],)?
         }
     )*) => {$(
@@ -428,7 +431,9 @@ macro_rules! table {
                 let before = findings.count();
                 let mut keys = Keys::open(node, findings, || Self::fitting(node))?;
                 let mut table = Self {
-                    $($key: table!(@read keys, $key, concat!($($doc),*), $([$required])? $(= $default)?),)*
+                    $($key: table!(
+                        @read keys, $key, concat!($($doc),*), $([$required])? $(= $default)?
+                    ),)*
                     $($one: decode::read_one_of(&mut keys, table!(@is_required $mode)),)?
                     sound: true,
                 };
@@ -462,7 +467,8 @@ macro_rules! table {
             }
 
             fn fitting(node: &Node<'_>) -> Vec<&'static str> {
-                let keys: &[Option<&'static str>] = &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
+                let keys: &[Option<&'static str>] =
+                    &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
                 let keys: Vec<&'static str> = keys.iter().copied().flatten().collect();
                 $(let keys = [keys, <$One as OneOf>::fitting(node)].concat();)?
                 keys
@@ -474,8 +480,12 @@ macro_rules! table {
     (@type $T:ty) => { Option<Spanned<$T>> };
     (@type $T:ty = $default:expr) => { Spanned<$T> };
     (@read $keys:ident, $key:ident, $doc:expr,) => { $keys.optional(stringify!($key)) };
-    (@read $keys:ident, $key:ident, $doc:expr, = $default:expr) => { $keys.defaulted(stringify!($key), $default) };
-    (@read $keys:ident, $key:ident, $doc:expr, [required]) => { $keys.required(stringify!($key), $doc.trim()) };
+    (@read $keys:ident, $key:ident, $doc:expr, = $default:expr) => {
+        $keys.defaulted(stringify!($key), $default)
+    };
+    (@read $keys:ident, $key:ident, $doc:expr, [required]) => {
+        $keys.required(stringify!($key), $doc.trim())
+    };
     (@name required $key:ident) => { stringify!($key) };
     (@default) => { None };
     (@default = $default:expr) => { Some($default) };
@@ -506,7 +516,8 @@ macro_rules! one_of {
             }
 
             fn fitting(node: &Node<'_>) -> Vec<&'static str> {
-                let keys: &[Option<&'static str>] = &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
+                let keys: &[Option<&'static str>] =
+                    &[$(decode::fits::<$T>(node).then_some(stringify!($key)),)*];
                 let keys: Vec<&'static str> = keys.iter().copied().flatten().collect();
                 $(let keys = [keys, <$Other as OneOf>::fitting(node)].concat();)?
                 keys

@@ -87,7 +87,8 @@ macro_rules! codes {
 codes! {
     Syntax "syntax" "The text is not valid TOML, YAML or JSON.",
     TooDeep "too-deep" "Values are nested too deeply.",
-    YamlFeature "yaml-feature" "An anchor, alias, tag, second document, or key that is not a scalar.",
+    YamlFeature "yaml-feature"
+        "An anchor, alias, tag, second document, or key that is not a scalar.",
     DuplicateKey "duplicate-key" "A duplicate key or service.",
     UnknownKey "unknown-key" "An unknown key.",
     MissingKey "missing-key" "A required key is missing.",
@@ -109,7 +110,8 @@ codes! {
     ServiceName "service-name" "An invalid service name.",
     NoService "no-service" "A manifest without a service.",
     UnknownNeed "unknown-need" "`needs` contains an unknown service.",
-    ManagerNameTaken "manager-name-taken" "Two services have the same name in their service manager.",
+    ManagerNameTaken "manager-name-taken"
+        "Two services have the same name in their service manager.",
     SelfNeed "self-need" "A service needs itself.",
     DuplicateNeed "duplicate-need" "`needs` contains a duplicate.",
     NeedsCycle "needs-cycle" "A dependency cycle.",
@@ -120,8 +122,10 @@ codes! {
     PortTaken "port-taken" "Two services listen on the same port.",
     GracefulTooShort "graceful-too-short" "`stop.graceful` is less than 30 s outside development.",
     LogTooVerbose "log-too-verbose" "A log level that this environment does not allow.",
-    WorldWritable "world-writable" "Another account can change a file that a privileged account runs.",
-    UnreachableLimit "unreachable-limit" "A warning: the pauses between restarts are too long for the limit to be reached.",
+    WorldWritable "world-writable"
+        "Another account can change a file that a privileged account runs.",
+    UnreachableLimit "unreachable-limit"
+        "A warning: the pauses between restarts are too long for the limit to be reached.",
 }
 
 impl Code {

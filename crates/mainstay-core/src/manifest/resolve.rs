@@ -115,7 +115,8 @@ impl Resolver<'_> {
         let name = ServiceName::new(&typed.value);
         if name.is_none() {
             let message = format!("`{}` is not a valid service name", Shown(&typed.value));
-            let help = "a name consists of 1 to 63 characters a-z, 0-9 and -, and neither starts nor ends with -";
+            let help = "a name consists of 1 to 63 characters a-z, 0-9 and -, and neither starts \
+                        nor ends with -";
             let nearest = typed
                 .value
                 .to_ascii_lowercase()
@@ -215,7 +216,8 @@ impl Resolver<'_> {
         let mut listen = Vec::new();
         for Spanned { value, span } in value(typed).unwrap_or_default() {
             if asked.as_ref() == Some(&value) {
-                let message = "the readiness probe connects to this address, which accepts connections before the program is ready";
+                let message = "the readiness probe connects to this address, which accepts \
+                               connections before the program is ready";
                 let help = Some("use `http`, `log`, `exec` or `notify` in `start.ready`");
                 self.findings.add(Code::Conflict, span, message, help);
             }
@@ -328,10 +330,12 @@ impl Resolver<'_> {
         if self.is_strict() && graceful < SHORTEST {
             let shown = ShowDuration(graceful);
             let message = format!(
-                "{shown} is too short for a graceful stop: a program that is killed before it has finished may lose data"
+                "{shown} is too short for a graceful stop: a program that is killed before it has \
+                 finished may lose data"
             );
             let help = Some(
-                "write \"30s\" or more (a program that stops sooner is not waited for), or set environment = \"development\" at the top of the file",
+                "write \"30s\" or more (a program that stops sooner is not waited for), or set \
+                 environment = \"development\" at the top of the file",
             );
             self.findings
                 .add(Code::GracefulTooShort, typed.graceful.span, message, help);

@@ -523,8 +523,10 @@ fn a_masked_text_keeps_its_lines_and_no_secret() {
     for (format, text, expect) in [
         (
             Format::Toml,
-            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = \"hunter2\", N = 5 }\nworking_dir = \"/\"\n",
-            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = ***, N = *** }\nworking_dir = \"/\"\n",
+            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = \"hunter2\", N = 5 }\n\
+             working_dir = \"/\"\n",
+            "# orders\n[service.a]\ncommand = [\"a\"]\nenv = { KEY = ***, N = *** }\n\
+             working_dir = \"/\"\n",
         ),
         (
             Format::Toml,
@@ -559,7 +561,8 @@ fn a_masked_text_keeps_its_lines_and_no_secret() {
 
 #[test]
 fn a_program_is_replaced_and_nothing_else() {
-    let toml = "# mine\n[service.a]\ncommand = [ 'bin/a' , \"x\"]  # two\n[service.b]\ncommand = [\n  \"b\",\n]\n";
+    let toml = "# mine\n[service.a]\ncommand = [ 'bin/a' , \"x\"]  # two\n[service.b]\n\
+                command = [\n  \"b\",\n]\n";
     let yaml = "service:\n  a:\n    command: [bin/a, 'x']\n  b:\n    command:\n      - b # one\n";
     let json = r#"{"service": {"a": {"command": ["bin/a", "x"]}, "b": {"command": ["b"]}}}"#;
     let path = "/srv/my \"programs\"/ü";

@@ -434,7 +434,8 @@ impl Decode for Factor {
 
 impl Decode for Argv {
     fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        const EXAMPLE: &str = "write the program and its arguments as a list: [\"/usr/bin/orders\", \"--port\", \"8080\"]";
+        const EXAMPLE: &str = "write the program and its arguments as a list: \
+                               [\"/usr/bin/orders\", \"--port\", \"8080\"]";
         let Value::List(items) = &node.value else {
             return wrong_type(node, "a list of strings", Some(EXAMPLE), findings);
         };
@@ -653,7 +654,8 @@ impl FromText for ManagerName {
             return Ok(Self(text.to_owned()));
         }
         let message = "no service manager accepts this name";
-        let help = "a name has 1 to 256 characters, contains neither / nor \\, and neither starts nor ends with a space";
+        let help = "a name has 1 to 256 characters, contains neither / nor \\, and neither starts \
+                    nor ends with a space";
         Err(Mistake::new(Code::ServiceName, message, help))
     }
 

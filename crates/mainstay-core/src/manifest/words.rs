@@ -44,10 +44,12 @@ words! {
     BeyondLimit "a reaction to the limit" { "alert" => Alert, "halt" => Halt, }
     Policy "a recovery policy" { "restart" => Restart, "strict" => Strict, "never" => Never, }
     CodeAction "an action" {
-        "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore, "halt" => Halt,
+        "stop" => Stop, "restart" => Restart, "retry" => Retry, "restore" => Restore,
+        "halt" => Halt,
     }
     Priority "a priority" {
-        "low" => Low, "below-normal" => BelowNormal, "normal" => Normal, "above-normal" => AboveNormal, "high" => High,
+        "low" => Low, "below-normal" => BelowNormal, "normal" => Normal,
+        "above-normal" => AboveNormal, "high" => High,
     }
     StopScope "a stop scope" { "tree" => Tree, "main" => Main, }
     Owner "an owner" { "service" => Service, "any" => Any, }
@@ -62,9 +64,10 @@ words! {
     Streams "a stream mode" { "merged" => Merged, "split" => Split, }
     RedactWith "a replacement for redacted data" { "label" => Label, "hash" => Hash, }
     Facility "a syslog facility" {
-        "user" => User, "mail" => Mail, "daemon" => Daemon, "auth" => Auth, "lpr" => Lpr, "news" => News, "uucp" => Uucp,
-        "cron" => Cron, "authpriv" => Authpriv, "ftp" => Ftp, "local0" => Local0, "local1" => Local1, "local2" => Local2,
-        "local3" => Local3, "local4" => Local4, "local5" => Local5, "local6" => Local6, "local7" => Local7,
+        "user" => User, "mail" => Mail, "daemon" => Daemon, "auth" => Auth, "lpr" => Lpr,
+        "news" => News, "uucp" => Uucp, "cron" => Cron, "authpriv" => Authpriv, "ftp" => Ftp,
+        "local0" => Local0, "local1" => Local1, "local2" => Local2, "local3" => Local3,
+        "local4" => Local4, "local5" => Local5, "local6" => Local6, "local7" => Local7,
     }
     StrategyName "a strategy" { "fixed" => Fixed, "backoff" => Backoff, "probe" => Probe, }
 }

@@ -258,12 +258,14 @@ proptest! {
         }).collect();
         let keep = SnapshotKeep { count, age: age.map(Duration::from_micros) };
         let gone = surplus(&known, keep, Duration::from_micros(at));
-        let left: Vec<Known> = known.iter().copied().filter(|one| !gone.contains(&one.id)).collect();
+        let left = known.iter().copied().filter(|one| !gone.contains(&one.id));
+        let left: Vec<Known> = left.collect();
         prop_assert_eq!(older_stable(&left, None), older_stable(&known, None));
         let counted = left.iter().filter(|one| one.reason != Reason::BeforeRestore).count();
         // One more is kept if the newest stable snapshot is beyond the count.
         prop_assert!(count.is_none_or(|count| counted <= count as usize + 1));
-        prop_assert!(left.iter().filter(|one| one.reason == Reason::BeforeRestore).count() <= BEFORE_RESTORE);
+        let before_restores = left.iter().filter(|one| one.reason == Reason::BeforeRestore);
+        prop_assert!(before_restores.count() <= BEFORE_RESTORE);
         // No snapshot is deleted while an older one of its kind is kept, except for the newest
         // stable one.
         for one in &left {

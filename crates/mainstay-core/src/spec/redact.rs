@@ -24,9 +24,12 @@ macro_rules! classes {
 
 classes! {
     Email "email" "`name@host.tld`.",
-    Phone "phone" "Telephone numbers: international (`+49 …`), North American with separators, Chinese mobile.",
-    CreditCard "credit-card" "Card numbers: 13 to 19 digits of a known network with a valid Luhn check digit, also in groups.",
-    IdCardCn "id-card-cn" "Chinese identity numbers with a valid region, date and check digit (ISO 7064 MOD 11-2).",
+    Phone "phone"
+        "Telephone numbers: international (`+49 …`), North American with separators, Chinese mobile.",
+    CreditCard "credit-card"
+        "Card numbers: 13 to 19 digits of a known network with a valid Luhn check digit, also in groups.",
+    IdCardCn "id-card-cn"
+        "Chinese identity numbers with a valid region, date and check digit (ISO 7064 MOD 11-2).",
     Iban "iban" "IBANs of the country's length with valid check digits (mod 97), also in groups.",
     Ipv4 "ipv4" "IPv4 addresses.",
     Ipv6 "ipv6" "IPv6 addresses that contain a digit.",
@@ -41,10 +44,13 @@ classes! {
     GitlabToken "gitlab-token" "`glpat-…`.",
     SlackToken "slack-token" "Slack tokens: `xoxb-…` and related prefixes, `xapp-…`.",
     GoogleApiKey "google-api-key" "Google API keys: `AIza` and 35 more characters.",
-    StripeKey "stripe-key" "Stripe keys: `sk_live_…`, `rk_test_…` and related prefixes, `whsec_…`.",
-    Password "password" "The value of a key that ends with password, passwd, pwd, secret, token, api_key and the like.",
+    StripeKey "stripe-key"
+        "Stripe keys: `sk_live_…`, `rk_test_…` and related prefixes, `whsec_…`.",
+    Password "password"
+        "The value of a key that ends with password, passwd, pwd, secret, token, api_key and the like.",
     SsnUs "ssn-us" "US social security numbers with dashes, in an assigned range.",
-    PatientId "patient-id" "Patient identifiers: the value of mrn, patient_id, medical_record_number and the like; `MRN 123456`, `Patient/123`.",
+    PatientId "patient-id"
+        "Patient identifiers: the value of mrn, patient_id, medical_record_number and the like; `MRN 123456`, `Patient/123`.",
 }
 
 /// The replacement for a value.

@@ -547,7 +547,8 @@ fn people() {
 #[test]
 fn private_key() {
     let class = only(Class::PrivateKey);
-    let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\nMzEfYyjiWA4R4/M2bS1GB4t7NXp98C3SC6dVMvDu\n";
+    let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n\
+                MzEfYyjiWA4R4/M2bS1GB4t7NXp98C3SC6dVMvDu\n";
     let check = |text: &str, expect: &str| assert_eq!(redacted(&class, text), expect, "{text}");
     let pem = format!("-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\n");
     check(&format!("a\n{pem}b c\n"), "a\n[private-key]\nb c\n");

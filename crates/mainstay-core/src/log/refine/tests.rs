@@ -7,11 +7,15 @@ use super::*;
 use crate::manifest::{Format, parse};
 use crate::spec::Spec;
 
-const EVERYTHING: &str = r#""email","phone","credit-card","id-card-cn","iban","ipv4","ipv6","mac","jwt","bearer","basic-auth","url-password","aws-key","private-key","github-token","gitlab-token","slack-token","google-api-key","stripe-key","password","ssn-us","patient-id""#;
+const EVERYTHING: &str = "'email', 'phone', 'credit-card', 'id-card-cn', 'iban', 'ipv4', 'ipv6', \
+                          'mac', 'jwt', 'bearer', 'basic-auth', 'url-password', 'aws-key', \
+                          'private-key', 'github-token', 'gitlab-token', 'slack-token', \
+                          'google-api-key', 'stripe-key', 'password', 'ssn-us', 'patient-id'";
 
 fn spec(log: &str) -> Spec {
     let text = format!(
-        "environment = \"development\"\n[service.orders]\ncommand = ['a']\n[service.orders.log]\n{log}"
+        "environment = \"development\"\n[service.orders]\ncommand = ['a']\n[service.orders.log]\n\
+         {log}"
     );
     parse(&text, Format::Toml).unwrap().remove(0)
 }
@@ -234,7 +238,10 @@ fn policy() -> impl Strategy<Value = String> {
         Just(r#""$.a""#.to_owned()),
     ];
     (format, with, redact, any::<bool>()).prop_map(|(format, with, redact, filter)| {
-        format!("format = '{format}'\nredact_with = '{with}'\nfilter = {filter}\nlevel = 'info'\nredact = [{redact}]")
+        format!(
+            "format = '{format}'\nredact_with = '{with}'\nfilter = {filter}\nlevel = 'info'\n\
+             redact = [{redact}]"
+        )
     })
 }
 

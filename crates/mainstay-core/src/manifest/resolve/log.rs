@@ -24,18 +24,21 @@ impl Resolver<'_> {
             Environment::Production => (
                 Level::Warn,
                 "production",
-                "write \"warn\" or \"error\", or set environment = \"staging\" (allows \"info\") or \"development\" (allows all) at the top of the file",
+                "write \"warn\" or \"error\", or set environment = \"staging\" (allows \"info\") \
+                 or \"development\" (allows all) at the top of the file",
             ),
             Environment::Staging => (
                 Level::Info,
                 "staging",
-                "write \"info\", \"warn\" or \"error\", or set environment = \"development\" (allows all) at the top of the file",
+                "write \"info\", \"warn\" or \"error\", or set environment = \"development\" \
+                 (allows all) at the top of the file",
             ),
             Environment::Development => (Level::Trace, "development", ""),
         };
         if typed.level.value < allowed {
             let message = format!(
-                "this level is too verbose for {word}: debugging output fills disks and may contain personal data; the program receives the level in MAINSTAY_LOG_LEVEL"
+                "this level is too verbose for {word}: debugging output fills disks and may \
+                 contain personal data; the program receives the level in MAINSTAY_LOG_LEVEL"
             );
             self.findings
                 .add(Code::LogTooVerbose, typed.level.span, message, Some(help));
@@ -138,7 +141,8 @@ impl Resolver<'_> {
             let (first, other) = first.or_insert_with(|| (sink.clone(), name.clone()));
             if !first.connects_like(&sink) {
                 let message = format!("the service `{other}` configures this sink differently");
-                let help = "services share the connection of a sink: use the same `ca`, `cert`, `key` and `spool`";
+                let help = "services share the connection of a sink: use the same `ca`, `cert`, \
+                            `key` and `spool`";
                 self.findings.add(Code::Conflict, span, message, Some(help));
             }
             sinks.push(sink);

@@ -28,7 +28,10 @@ fn of_whole(key: &str, value: &Value<'_>, known: &[&str]) -> Option<String> {
         _ => keys.contains_key(key),
     };
     (is_meant && !is_in_file).then(|| {
-        format!("`{key}` is a key of the whole file: write it at the top of the file, above the first [service.…]")
+        format!(
+            "`{key}` is a key of the whole file: write it at the top of the file, above the first \
+             [service.…]"
+        )
     })
 }
 
@@ -44,7 +47,10 @@ fn of_key(key: &str, known: &[&str]) -> Option<String> {
     }
     if !is_service {
         return service.contains_key(key).then(|| {
-            format!("`{key}` is a key of the service itself: write it above its tables, below [service.NAME]")
+            format!(
+                "`{key}` is a key of the service itself: write it above its tables, below \
+                 [service.NAME]"
+            )
         });
     }
     let tables = service.iter().filter(|(_, schema)| has(schema, key));

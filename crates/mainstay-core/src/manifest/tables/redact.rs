@@ -66,7 +66,8 @@ impl FromText for FieldName {
     fn from_text(text: &str) -> Result<Self, Mistake> {
         FieldPath::new(text).map(Self).ok_or_else(|| {
             let message = format!("`{}` is not a path to a field", Shown(text));
-            let help = "write keys after dots, and [*] for every item of a list: \"$.patient.id\", \"$.orders[*].card\"";
+            let help = "write keys after dots, and [*] for every item of a list: \"$.patient.id\", \
+                        \"$.orders[*].card\"";
             Mistake::new(Code::FieldPath, message, help)
         })
     }
