@@ -7,34 +7,41 @@
 //! the registry rolls back the changes of owners that have died (`owner.rs`). The permitted state
 //! transitions are defined in the core (`mainstay_core::registry`).
 
+mod failure;
 mod owner;
 mod program;
+mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod who;
+mod work;
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::manifest::Format;
 use mainstay_core::registry as core;
 use mainstay_core::registry::{
-    Change, Definition, Entry, Etag, Event, Expected, Owner, Refusal, Stored, Version,
+    Change, Definition, Entry, Etag, Event, Expected, Refusal, Stored, Version,
 };
 use mainstay_core::spec::ServiceName;
 use mainstay_sys::access::Closed;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
+use self::failure::{cannot, database};
 use self::owner::Holder;
-pub use self::program::Program;
+use self::rows::{
+    DEFINITION, broken, define, definition, immediate, note, now, number, purge, read, settle,
+    write,
+};
 use crate::state_dir;
 
-/// The number of definitions kept per service. The history is kept in full.
-const KEPT_VERSIONS: u64 = 20;
+pub use self::program::Program;
+pub use self::work::Work;
+
 /// The longest wait for a registry that another process has locked. Locks last for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The wait once a lock has outlasted [`LOCK_TIMEOUT`]: one command opens the registry several
@@ -44,7 +51,6 @@ const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Set if the last attempt to open the registry timed out on a lock.
 static IS_LOCKED: AtomicBool = AtomicBool::new(false);
-const HINT: &str = "move it away and install the services again; installed services keep running without it, and only the history is lost";
 
 /// An open registry.
 #[derive(Debug)]
@@ -115,16 +121,6 @@ impl From<Error> for Failure {
             _ => Self::new(Code::Busy, message).hint("try again"),
         }
     }
-}
-
-/// A change in progress. No other process can change these definitions while it exists. If it is
-/// dropped without being ended, the next process to open the registry rolls it back.
-#[derive(Debug)]
-pub struct Work {
-    registry: Registry,
-    names: Vec<ServiceName>,
-    versions: Vec<Version>,
-    holder: Holder,
 }
 
 impl Registry {
@@ -508,272 +504,6 @@ fn place(_path: &Path) -> std::io::Result<Option<std::fs::File>> {
     Ok(None)
 }
 
-impl Work {
-    /// Returns the token that identifies this process as the owner.
-    pub fn token(&self) -> &str {
-        &self.holder.owner.token
-    }
-
-    /// Returns the versions that will be current after the commit, in the order of the requests.
-    pub fn versions(&self) -> &[Version] {
-        &self.versions
-    }
-
-    /// Commits the change, with the given programs in the order of the requests. Returns the
-    /// versions.
-    ///
-    /// # Errors If the registry cannot be written. The next process to open it then rolls the
-    /// change back.
-    pub fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
-        self.commit_with(programs, None)
-    }
-
-    /// Commits like [`Work::commit`], and records `detail` in the history.
-    pub fn commit_with(
-        self,
-        programs: &[Option<Program>],
-        detail: Option<&str>,
-    ) -> Result<Vec<Version>, Failure> {
-        let mut programs = programs.iter();
-        let mut versions = Vec::with_capacity(self.names.len());
-        self.finish(|transaction, name, found| {
-            let program = programs.next().cloned().flatten();
-            let was_failed = found.life.why().is_some();
-            let (life, event) = match found.life {
-                Stored::Pending(life) => (life.activate(), Some(Event::Created)),
-                Stored::Updating(life) => {
-                    let is_refreshed = was_failed || program != found.program;
-                    let event = match life.target() {
-                        Some(_) => Some(Event::Updated),
-                        None => is_refreshed.then_some(Event::Refreshed),
-                    };
-                    (life.commit(), event)
-                }
-                other => return Err(lost(&other)),
-            };
-            let version = life.version();
-            versions.push(version);
-            write(transaction, name, &Stored::Active(life))?;
-            let json = program.map(|program| serde_json::to_string(&program).unwrap_or_default());
-            let sql = "UPDATE definition SET program = ?3 WHERE name = ?1 AND version = ?2";
-            transaction.execute(sql, params![name, number(version.0), json])?;
-            let sql = "DELETE FROM definition WHERE name = ?1 AND version <= ?2";
-            let last = version.0.saturating_sub(KEPT_VERSIONS);
-            transaction.execute(sql, params![name, number(last)])?;
-            match event {
-                Some(event) => note(transaction, name, event, version, detail),
-                None => Ok(()),
-            }
-        })?;
-        Ok(versions)
-    }
-
-    /// Restores the previous definitions and records the reason.
-    pub fn roll_back(self, why: &str) -> Result<(), Failure> {
-        self.finish(|transaction, name, found| match found.life {
-            Stored::Pending(life) => match life.abandon() {
-                None => purge(transaction, name),
-                Some(life) => {
-                    let pending = Some(life.version().next());
-                    settle(transaction, name, &Stored::Deleted(life), pending)
-                }
-            },
-            Stored::Updating(life) => {
-                let (version, target) = (life.version(), life.target());
-                settle(transaction, name, &life.roll_back(), target)?;
-                note(transaction, name, Event::RolledBack, version, Some(why))
-            }
-            other => Err(lost(&other)),
-        })
-    }
-
-    /// Marks the services as deleted, or also removes their history if `is_purged`.
-    pub fn delete(self, is_purged: bool) -> Result<(), Failure> {
-        self.finish(|transaction, name, found| match found.life {
-            _ if is_purged => purge(transaction, name),
-            Stored::Updating(life) => {
-                let (version, target) = (life.version(), life.target());
-                settle(transaction, name, &Stored::Deleted(life.delete()), target)?;
-                note(transaction, name, Event::Deleted, version, None)
-            }
-            other => Err(lost(&other)),
-        })
-    }
-
-    /// Ends the change for all services in one transaction. The owner's lock is released last.
-    fn finish(
-        mut self,
-        mut end: impl FnMut(&Transaction<'_>, &str, Registered) -> rusqlite::Result<()>,
-    ) -> Result<(), Failure> {
-        let path = self.registry.path.clone();
-        let failed = |error| database("write to", &path, &error);
-        let transaction = immediate(&mut self.registry.connection).map_err(failed)?;
-        for name in &self.names {
-            let found = read(&transaction, name.as_str()).map_err(failed)?;
-            let found = found.filter(|it| it.life.owner() == Some(&self.holder.owner));
-            let Some(found) = found else {
-                let what = format!("another process took over {name} during the change");
-                return Err(cannot(Code::Failed, "write to", &path, &what));
-            };
-            end(&transaction, name.as_str(), found).map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)
-    }
-}
-
-const SERVICE: &str =
-    "s.id, s.state, s.version, s.target, s.why, s.owner_token, s.owner_pid, s.owner_since";
-const DEFINITION: &str = "manifest, format, base_dir, manager, mode, user, sandbox";
-
-fn immediate(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
-    connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-}
-
-fn read(connection: &Connection, name: &str) -> rusqlite::Result<Option<Registered>> {
-    let sql = format!(
-        "SELECT {SERVICE}, d.etag, d.program, {DEFINITION} FROM service s JOIN definition d USING (name, version) WHERE name = ?1"
-    );
-    let mut query = connection.prepare(&sql)?;
-    query.query_row([name], registered).optional()
-}
-
-fn registered(row: &Row<'_>) -> rusqlite::Result<Registered> {
-    let version = |index| row.get::<_, Option<i64>>(index);
-    let number = |index| row.get::<_, Option<i64>>(index);
-    let owner = match row.get::<_, Option<String>>(5)? {
-        None => None,
-        Some(token) => Some(Owner {
-            token,
-            pid: u32::try_from(number(6)?.unwrap_or_default()).map_err(|_| broken(6))?,
-            since: number(7)?.unwrap_or_default().cast_unsigned(),
-        }),
-    };
-    let state: String = row.get(1)?;
-    let target = version(3)?.map(|number| Version(number.cast_unsigned()));
-    let held = Version(version(2)?.unwrap_or_default().cast_unsigned());
-    let program: Option<String> = row.get(9)?;
-    Ok(Registered {
-        id: row.get(0)?,
-        life: Stored::restore(&state, held, target, row.get(4)?, owner).ok_or_else(|| broken(1))?,
-        etag: Etag::from(row.get::<_, String>(8)?),
-        program: program.and_then(|json| serde_json::from_str(&json).ok()),
-        definition: definition(row, 10)?,
-    })
-}
-
-fn definition(row: &Row<'_>, first: usize) -> rusqlite::Result<Definition> {
-    let format: String = row.get(first + 1)?;
-    Ok(Definition {
-        manifest: row.get(first)?,
-        format: Format::from_extension(&format).ok_or_else(|| broken(first + 1))?,
-        base_dir: row.get(first + 2)?,
-        manager: row.get(first + 3)?,
-        mode: row.get(first + 4)?,
-        user: row.get(first + 5)?,
-        sandbox: row.get(first + 6)?,
-    })
-}
-
-/// Updates the state of an existing service.
-fn write(transaction: &Transaction<'_>, name: &str, life: &Stored) -> rusqlite::Result<()> {
-    let owner = life.owner();
-    let sql = "UPDATE service SET state = ?2, version = ?3, target = ?4, why = ?5, owner_token = ?6, owner_pid = ?7, owner_since = ?8
-        WHERE name = ?1";
-    let changed = transaction.prepare(sql)?.execute(params![
-        name,
-        life.state(),
-        number(life.version().0),
-        life.target().map(|version| number(version.0)),
-        life.why(),
-        owner.map(|owner| &owner.token),
-        owner.map(|owner| owner.pid),
-        owner.map(|owner| number(owner.since)),
-    ])?;
-    match changed {
-        1 => Ok(()),
-        _ => Err(rusqlite::Error::QueryReturnedNoRows),
-    }
-}
-
-/// Stores a state without an owner and deletes the definition that was not adopted.
-fn settle(
-    transaction: &Transaction<'_>,
-    name: &str,
-    life: &Stored,
-    lost: Option<Version>,
-) -> rusqlite::Result<()> {
-    write(transaction, name, life)?;
-    if let Some(version) = lost {
-        let sql = "DELETE FROM definition WHERE name = ?1 AND version = ?2";
-        transaction.execute(sql, params![name, number(version.0)])?;
-    }
-    Ok(())
-}
-
-fn define(
-    transaction: &Transaction<'_>,
-    name: &str,
-    version: Version,
-    definition: &Definition,
-) -> rusqlite::Result<()> {
-    let sql = format!(
-        "INSERT OR REPLACE INTO definition (name, version, etag, {DEFINITION}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
-    );
-    transaction.prepare(&sql)?.execute(params![
-        name,
-        number(version.0),
-        definition.etag().as_str(),
-        definition.manifest,
-        definition.format.name(),
-        definition.base_dir,
-        definition.manager,
-        definition.mode,
-        definition.user,
-        definition.sandbox,
-    ])?;
-    Ok(())
-}
-
-/// Appends an entry to the history. The definition of the version must exist.
-fn note(
-    transaction: &Transaction<'_>,
-    name: &str,
-    event: Event,
-    version: Version,
-    detail: Option<&str>,
-) -> rusqlite::Result<()> {
-    let who = serde_json::to_string(&who::who()).unwrap_or_default();
-    let sql = "INSERT INTO history (name, at, who, event, version, etag, detail)
-        SELECT ?1, ?2, ?3, ?4, ?5, etag, ?6 FROM definition WHERE name = ?1 AND version = ?5";
-    transaction.prepare(sql)?.execute(params![
-        name,
-        number(now()),
-        who,
-        event.as_str(),
-        number(version.0),
-        detail,
-    ])?;
-    Ok(())
-}
-
-/// Deletes the service with its definitions and history.
-fn purge(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
-    transaction
-        .execute("DELETE FROM service WHERE name = ?1", [name])
-        .map(drop)
-}
-
-/// Converts to SQLite's signed integers. Our values start at zero and never reach the limit.
-fn number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Returns the current time in microseconds since 1970.
-fn now() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since_1970.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Returns 128 random bits as hexadecimal digits, unique across processes.
 fn random() -> Result<String, Failure> {
     let mut bytes = [0; 16];
@@ -784,110 +514,4 @@ fn random() -> Result<String, Failure> {
         )
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The error for a column value that no version of Mainstay writes.
-fn broken(column: usize) -> rusqlite::Error {
-    let what = "an invalid value".into();
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what)
-}
-
-/// The error for a state that an owned definition cannot be in.
-fn lost(life: &Stored) -> rusqlite::Error {
-    let what = format!(
-        "invalid state {} of a definition that is being changed",
-        life.state()
-    );
-    rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, what.into())
-}
-
-fn cannot(code: Code, verb: &str, path: &Path, why: &dyn std::fmt::Display) -> Failure {
-    Failure::new(
-        code,
-        format!("cannot {verb} the registry {}: {why}", path.display()),
-    )
-}
-
-/// Converts a database error into a failure with a hint.
-fn database(verb: &str, path: &Path, error: &rusqlite::Error) -> Failure {
-    use rusqlite::ErrorCode;
-    let why = error.to_string();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            let holder = holder(path).map_or_else(
-                || "another process has it locked".to_owned(),
-                |pid| format!("process {pid} has it locked"),
-            );
-            cannot(Code::Busy, verb, path, &why).hint(format!("{holder}: try again"))
-        }
-        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
-            cannot(Code::PermissionDenied, verb, path, &why)
-        }
-        Some(
-            ErrorCode::ReadOnly
-            | ErrorCode::CannotOpen
-            | ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure,
-        ) => match disk_state(path) {
-            Some(kind) => {
-                let cause = std::io::Error::from(kind);
-                cannot(Code::CannotWrite, verb, path, &cause.to_string()).because_of(&cause)
-            }
-            None => cannot(Code::CannotWrite, verb, path, &why).hint(
-                "check that its disk is neither full nor read-only, and that you may write to it",
-            ),
-        },
-        _ => cannot(Code::Failed, verb, path, &why).hint(HINT),
-    }
-}
-
-/// Returns the reason why nothing can be written next to this file, if its disk is full or
-/// read-only. SQLite reports neither by name.
-#[cfg(unix)]
-fn disk_state(path: &Path) -> Option<std::io::ErrorKind> {
-    let found = rustix::fs::statvfs(path.parent()?).ok()?;
-    let is_full = found.f_bavail == 0 || found.f_files > 0 && found.f_favail == 0;
-    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        Some(std::io::ErrorKind::ReadOnlyFilesystem)
-    } else {
-        is_full.then_some(std::io::ErrorKind::StorageFull)
-    }
-}
-
-/// Returns `None`: the errors of this system are specific.
-#[cfg(windows)]
-fn disk_state(_path: &Path) -> Option<std::io::ErrorKind> {
-    None
-}
-
-/// Returns the process that has the database or its write-ahead log locked, if the system reports
-/// it (proc_locks(5)).
-#[cfg(target_os = "linux")]
-fn holder(path: &Path) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt as _;
-    let files = [path.to_owned(), path.with_extension("db-shm")];
-    let files = files.iter().filter_map(|file| {
-        let found = std::fs::metadata(file).ok()?;
-        let (major, minor) = (
-            rustix::fs::major(found.dev()),
-            rustix::fs::minor(found.dev()),
-        );
-        Some(format!("{major:02x}:{minor:02x}:{}", found.ino()))
-    });
-    let files: Vec<String> = files.collect();
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|lock| {
-        let fields: Vec<&str> = lock.split_ascii_whitespace().collect();
-        let [_, "POSIX", _, "WRITE", pid, file, ..] = *fields else {
-            return None;
-        };
-        let pid = pid.parse().ok()?;
-        let is_another = pid != 0 && pid != std::process::id();
-        (is_another && files.iter().any(|it| it == file)).then_some(pid)
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn holder(_path: &Path) -> Option<u32> {
-    None
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mainstay_core::failure::{Code, Failure};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{cannot, database};
+use super::failure::{HINT, cannot, database};
 
 /// The `application_id` of a registry file: `MSty`.
 const APPLICATION: i32 = 0x4d53_7479;
@@ -107,7 +107,7 @@ fn version(connection: &Transaction<'_>, path: &Path) -> Result<i32, Failure> {
         (APPLICATION, 1.., _) | (0, 0, 0) => Ok(version),
         _ => {
             let what = "it is a database of another program";
-            Err(cannot(Code::Failed, "open", path, &what).hint(super::HINT))
+            Err(cannot(Code::Failed, "open", path, &what).hint(HINT))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use mainstay_core::manifest::Format;
 use mainstay_testkit::Sandbox;
 
 use super::*;
