@@ -49,7 +49,7 @@ pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
         Trust::System => None,
         Trust::Only(path) => Some(path),
     };
-    let authorities = tls::authorities(ca)?;
+    let authorities = tls::authorities(ca).map_err(|error| error.to_string())?;
     let authorities = authorities
         .iter()
         .map(|it| Certificate::from_der(it).to_owned());

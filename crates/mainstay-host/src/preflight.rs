@@ -96,12 +96,12 @@ pub(crate) fn check_state(
 ) -> Result<(), Failure> {
     let name = spec.name();
     let reached = state.refuse_closed(name.as_str(), user);
-    reached.map_err(|(why, hint)| {
+    reached.map_err(|closed| {
         Failure::new(
             Code::PermissionDenied,
-            format!("cannot start {name}: {why}"),
+            format!("cannot start {name}: {closed}"),
         )
-        .hint(hint)
+        .hint(closed.hint())
     })
 }
 

@@ -35,6 +35,7 @@ mod pipes;
 pub mod read;
 mod report;
 mod sink;
+mod step;
 mod tally;
 #[cfg(unix)]
 #[cfg(test)]
@@ -50,6 +51,7 @@ use pipes::{OurEnd, Pipe, STDERR};
 pub use pipes::{Pipes, ServicePipes, end_keeper};
 pub use report::{FileError, Lost, Task};
 pub use sink::{SinkEvent, this_host};
+pub use step::StepError;
 
 /// The logs of all services, and the thread that writes them. Drop ends the thread as
 /// [`Logs::close`] does, but does not wait.

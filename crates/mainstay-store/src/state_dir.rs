@@ -27,6 +27,7 @@
 //!                           manifest, and `embedded.json` (`embedded.rs`)
 //! ```
 
+mod data_dir;
 mod lock;
 
 use std::fs::{self, File};
@@ -45,6 +46,7 @@ use mainstay_sys::private::{create_anew, create_private_dir};
 #[cfg(unix)]
 use mainstay_sys::{rights, trust};
 
+pub use self::data_dir::{ClosedData, ForeignData};
 pub use self::lock::{Hold, LOCK_TIMEOUT, Left, Lock, Predecessor, Timeout, Try};
 
 /// A supervisor's state directory. It may not exist yet.
@@ -237,58 +239,47 @@ impl StateDir {
     /// service would follow links left by that account with its own rights, and could read what
     /// that account kept private.
     #[cfg(unix)]
-    pub fn refuse_foreign_data(&self, name: &str, owner: Option<&sys::User>) -> Result<(), String> {
+    pub fn refuse_foreign_data(
+        &self,
+        name: &str,
+        owner: Option<&sys::User>,
+    ) -> Result<(), ForeignData> {
         let dir = self.data_dir(name);
-        let place = dir.display();
-        let found = data_owner(&dir, owner);
-        let found =
-            found.map_err(|error| format!("cannot inspect its data directory {place}: {error}"))?;
-        let Some(uid) = found else { return Ok(()) };
-        let was = trust::user(uid);
-        let now = trust::user(owner.map_or_else(sys::current_uid, sys::User::uid));
-        Err(format!(
-            "its data directory {place} belongs to {was}, but it runs as {now}: check its contents, then run `chown -R {now} {place}`, or move it away"
-        ))
+        match data_owner(&dir, owner) {
+            Ok(None) => Ok(()),
+            Ok(Some(uid)) => Err(ForeignData::Foreign {
+                dir,
+                owner: trust::user(uid),
+                account: trust::user(owner.map_or_else(sys::current_uid, sys::User::uid)),
+            }),
+            Err(error) => Err(ForeignData::Unknown(dir, error)),
+        }
     }
 
     /// Refuses a state directory whose location keeps an account from its data directory. STATE and
     /// the directories in it let the account through; the directories above may not.
-    ///
-    /// # Errors
-    /// The cause and a hint.
     #[cfg(unix)]
-    pub fn refuse_closed(
-        &self,
-        name: &str,
-        owner: Option<&sys::User>,
-    ) -> Result<(), (String, String)> {
+    pub fn refuse_closed(&self, name: &str, owner: Option<&sys::User>) -> Result<(), ClosedData> {
         let Some(owner) = owner else { return Ok(()) };
         let top = self.top();
         let above = fs::canonicalize(top).ok();
         let above = above.as_deref().unwrap_or(top).parent();
         let obstacle = above.and_then(|dir| rights::obstacle(Some(owner), dir, rights::EXECUTE));
-        let Some((place, mode)) = obstacle else {
-            return Ok(());
-        };
-        let (dir, place) = (self.data_dir(name), place.display());
-        let account = owner.name.to_string_lossy();
-        Err((
-            format!(
-                "user {account} cannot reach its data directory {}: {place} is not searchable for it (mode {mode:04o})",
-                dir.display()
-            ),
-            format!("chmod o+x {place}, or choose another directory: --state-dir DIR"),
-        ))
+        match obstacle {
+            None => Ok(()),
+            Some((place, mode)) => Err(ClosedData {
+                account: owner.name.to_string_lossy().into_owned(),
+                dir: self.data_dir(name),
+                place,
+                mode,
+            }),
+        }
     }
 
     /// Access does not depend on modes on Windows.
     #[cfg(windows)]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on Unix")]
-    pub fn refuse_closed(
-        &self,
-        _name: &str,
-        _owner: Option<&sys::User>,
-    ) -> Result<(), (String, String)> {
+    pub fn refuse_closed(&self, _name: &str, _owner: Option<&sys::User>) -> Result<(), ClosedData> {
         Ok(())
     }
 
@@ -307,7 +298,7 @@ impl StateDir {
         &self,
         _name: &str,
         _owner: Option<&sys::User>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ForeignData> {
         Ok(())
     }
 

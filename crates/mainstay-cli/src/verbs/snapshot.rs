@@ -339,7 +339,7 @@ fn summary(one: &Listed) -> Value {
         }
         Err(why) => json!({
             "id": one.id, "created": one.id.time(), "reason": null, "stable": false,
-            "files": null, "bytes": null, "damaged": why,
+            "files": null, "bytes": null, "damaged": why.to_string(),
         }),
     }
 }
@@ -428,7 +428,7 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
     let (mut snapshots, mut text, mut damaged) = (Vec::new(), String::new(), 0);
     for id in ids {
         let verdict = session.verify(id)?;
-        let why = verdict.err();
+        let why = verdict.err().map(|damage| damage.to_string());
         damaged += usize::from(why.is_some());
         let word = if why.is_some() { "damaged" } else { "whole" };
         text.push_str(&match &why {
@@ -517,7 +517,7 @@ fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String)
     let damaged: Vec<Value> = done
         .damaged
         .iter()
-        .map(|(id, why)| json!({ "id": id, "detail": why }))
+        .map(|(id, why)| json!({ "id": id, "detail": why.to_string() }))
         .collect();
     let document = json!({
         "name": kept.name, "restored": id, "damaged": damaged, "kept_as": done.kept_as,

@@ -56,9 +56,9 @@ impl Host {
         }
         let name = spec.name().as_str();
         let data = self.state.refuse_foreign_data(name, other(&runtime.user));
-        data.map_err(StartFailure::Permanent)?;
+        data.map_err(|foreign| StartFailure::Permanent(foreign.to_string()))?;
         let reached = self.state.refuse_closed(name, other(&runtime.user));
-        reached.map_err(|(why, hint)| StartFailure::Permanent(format!("{why} (hint: {hint})")))?;
+        reached.map_err(|it| StartFailure::Permanent(format!("{it} (hint: {})", it.hint())))?;
         let runtime = self.runtime_mut(id)?;
         if !runtime.sockets.are_ours()
             && let Some(taken) = preflight::taken(&spec)

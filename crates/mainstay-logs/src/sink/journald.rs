@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::delivery::{Refusal, STALL_TIMEOUT};
 use super::record::Block;
+use crate::step::StepError;
 
 pub(super) struct Journald {
     path: PathBuf,
@@ -38,15 +39,15 @@ impl Journald {
 
     /// Connects without waiting.
     #[expect(clippy::unused_async, reason = "the same face as all transports")]
-    pub(super) async fn connect(&mut self) -> Result<(), String> {
+    pub(super) async fn connect(&mut self) -> Result<(), StepError> {
         let open = || {
             let socket = UnixDatagram::unbound()?;
             socket.connect(&self.path)?;
             Ok(socket)
         };
         let socket: io::Result<UnixDatagram> = open();
-        self.socket =
-            Some(socket.map_err(|error| format!("connect to {}: {error}", self.path.display()))?);
+        let step = || format!("connect to {}", self.path.display());
+        self.socket = Some(socket.map_err(|error| StepError::new(step(), error))?);
         Ok(())
     }
 

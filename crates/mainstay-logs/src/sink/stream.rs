@@ -25,6 +25,7 @@ use tokio_rustls::TlsConnector;
 
 use super::delivery::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use super::record::Block;
+use crate::step::StepError;
 use crate::tls;
 use mainstay_sys::aside::resolve;
 
@@ -67,11 +68,11 @@ impl Tls {
     }
 
     /// Creates the configuration. Reads the files each time, because they may have been renewed.
-    fn config(&self) -> Result<ClientConfig, String> {
+    fn config(&self) -> Result<ClientConfig, StepError> {
         let roots = tls::roots(self.ca.as_deref())?;
         let builder = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| format!("set up TLS: {error}"))?
+            .map_err(|error| StepError::new("set up TLS".to_owned(), error))?
             .with_root_certificates(roots);
         let Some((cert_path, key_path)) = &self.identity else {
             return Ok(builder.with_no_client_auth());
@@ -79,7 +80,7 @@ impl Tls {
         let key = tls::private_key(key_path)?;
         builder
             .with_client_auth_cert(tls::certificates(cert_path)?, key)
-            .map_err(|error| format!("use cert {}: {error}", cert_path.display()))
+            .map_err(|error| StepError::new(format!("use cert {}", cert_path.display()), error))
     }
 }
 
@@ -101,24 +102,26 @@ impl Remote {
         self.wire = None;
     }
 
-    pub(super) async fn connect(&mut self) -> Result<(), String> {
+    pub(super) async fn connect(&mut self) -> Result<(), StepError> {
         let address = &self.address;
         let stream = connect(address)
             .await
-            .map_err(|error| format!("connect to {address}: {error}"))?;
+            .map_err(|error| StepError::new(format!("connect to {address}"), error))?;
         let Some(tls) = &self.tls else {
             self.wire = Some(Wire::Plain(stream));
             return Ok(());
         };
         let config = tls.config()?;
-        let failed = |error: &dyn std::fmt::Display| format!("TLS with {address}: {error}");
-        let name = ServerName::try_from(address.host().to_owned()).map_err(|e| failed(&e))?;
+        let step = || format!("TLS with {address}");
+        let name = ServerName::try_from(address.host().to_owned());
+        let name = name.map_err(|error| StepError::new(step(), error))?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let handshake = timeout(CONNECT_TIMEOUT, handshake).await;
-        let stream = handshake.map_err(|error| failed(&error))?;
-        let mut wire = Wire::Tls(Box::new(stream.map_err(|error| failed(&error))?));
+        let stream = handshake.map_err(|error| StepError::new(step(), error))?;
+        let stream = stream.map_err(|error| StepError::new(step(), error))?;
+        let mut wire = Wire::Tls(Box::new(stream));
         if let Ok(closed) = timeout(LISTEN, wire.closed()).await {
-            return Err(failed(&closed));
+            return Err(StepError::new(step(), closed));
         }
         self.wire = Some(wire);
         Ok(())

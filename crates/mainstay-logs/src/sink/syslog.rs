@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::delivery::{Refusal, STALL_TIMEOUT};
 use super::record::Block;
+use crate::step::StepError;
 
 /// The maximum length of a message that was refused as too long for a datagram: the length that
 /// daemons accept by default.
@@ -39,10 +40,10 @@ impl Local {
         self.socket = None;
     }
 
-    pub(super) async fn connect(&mut self) -> Result<(), String> {
+    pub(super) async fn connect(&mut self) -> Result<(), StepError> {
         let socket = self.open().await;
-        self.socket =
-            Some(socket.map_err(|error| format!("connect to {}: {error}", self.path.display()))?);
+        let step = || format!("connect to {}", self.path.display());
+        self.socket = Some(socket.map_err(|error| StepError::new(step(), error))?);
         Ok(())
     }
 

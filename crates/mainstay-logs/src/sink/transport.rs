@@ -14,6 +14,7 @@ use super::stream::Remote;
 #[cfg(unix)]
 use super::syslog::Local;
 use super::udp::Udp;
+use crate::step::StepError;
 
 pub(super) enum Transport {
     #[cfg(target_os = "linux")]
@@ -66,9 +67,8 @@ impl Transport {
         each!(self, transport => transport.is_connected())
     }
 
-    /// Connects, within [`CONNECT_TIMEOUT`](super::delivery::CONNECT_TIMEOUT) per address. The
-    /// error is a chain.
-    pub(super) async fn connect(&mut self) -> Result<(), String> {
+    /// Connects, within [`CONNECT_TIMEOUT`](super::delivery::CONNECT_TIMEOUT) per address.
+    pub(super) async fn connect(&mut self) -> Result<(), StepError> {
         each!(self, transport => transport.connect().await)
     }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::Lost;
 use super::delivery::{CONNECT_TIMEOUT, Refusal, STALL_TIMEOUT};
 use super::record::Block;
+use crate::step::StepError;
 use mainstay_sys::aside::resolve;
 
 pub(super) struct Udp {
@@ -44,10 +45,10 @@ impl Udp {
         self.last = None;
     }
 
-    pub(super) async fn connect(&mut self) -> Result<(), String> {
+    pub(super) async fn connect(&mut self) -> Result<(), StepError> {
         let socket = self.open().await;
-        self.socket =
-            Some(socket.map_err(|error| format!("connect to {}: {error}", self.address))?);
+        let step = || format!("connect to {}", self.address);
+        self.socket = Some(socket.map_err(|error| StepError::new(step(), error))?);
         Ok(())
     }
 

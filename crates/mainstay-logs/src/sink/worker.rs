@@ -210,7 +210,7 @@ impl Worker {
             let connect = self.transport.connect();
             match while_taking_in(&mut self.alarm, &mut self.spool, is_down, connect).await {
                 Some(Ok(())) => self.connected_at = Instant::now(),
-                Some(Err(cause)) => return Outcome::Unreachable(cause),
+                Some(Err(error)) => return Outcome::Unreachable(error.to_string()),
                 None => return Outcome::TimeIsUp,
             }
         }

@@ -17,6 +17,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::ShowSize;
 use mainstay_core::snapshot::{Digest, Entry, Kind, Metadata, Raw, Root};
 
+use super::damage::Damage;
 use super::descent::Descent;
 use super::disk::{Disk, read_through};
 use super::sys::{self, Dir, FileKind, Stat};
@@ -614,7 +615,9 @@ pub(super) fn verify(root: &Root, from: &Dir) -> Result<(), SnapshotError> {
 fn open_stored(from: &Dir, name: &Path, path: &Raw) -> Result<File, SnapshotError> {
     match from.file(name) {
         Ok(file) => Ok(file),
-        Err(error) if has_gone(&error) => Err(SnapshotError::Damaged(format!("{path} is missing"))),
+        Err(error) if has_gone(&error) => {
+            Err(SnapshotError::Damaged(Damage::Missing(path.clone())))
+        }
         Err(error) => Err(doing("read", &from.path().join(name))(error).into()),
     }
 }
@@ -624,9 +627,14 @@ fn check(path: &Raw, found: (u64, Digest), wanted: (u64, Digest)) -> Result<(), 
         return Ok(());
     }
     let (found, wanted) = (found.0, wanted.0);
+    let path = path.clone();
     Err(SnapshotError::Damaged(if found == wanted {
-        format!("the content of {path} has changed since it was copied")
+        Damage::Changed(path)
     } else {
-        format!("{path} has {found} bytes instead of {wanted}")
+        Damage::Size {
+            path,
+            found,
+            wanted,
+        }
     }))
 }

@@ -14,6 +14,7 @@
 //! crash interrupted, so no state requires manual repair.
 
 mod copy;
+mod damage;
 mod descent;
 mod disk;
 #[cfg(target_os = "linux")]
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_sys::guarded;
 
+pub use self::damage::Damage;
 pub use self::disk::{Change, Seam};
 pub use self::restore::Which;
 pub use self::store::{Created, Listed, Occasion, Store};
@@ -42,7 +44,7 @@ pub use self::store::{Created, Listed, Occasion, Store};
 #[derive(Debug)]
 enum SnapshotError {
     /// The snapshot differs from what was recorded.
-    Damaged(String),
+    Damaged(Damage),
     Failed(Failure),
 }
 

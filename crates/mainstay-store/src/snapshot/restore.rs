@@ -19,6 +19,7 @@ use mainstay_core::snapshot::{Index, Journal, Move, Raw, Reason, SnapshotId, old
 use mainstay_sys::guarded;
 
 use super::copy::{Excess, excess_of, has_gone, make, seal};
+use super::damage::Damage;
 use super::descent::Descent;
 use super::store::{Occasion, Session, Store};
 use super::sys::{self, Dir, FileKind};
@@ -39,7 +40,7 @@ pub struct Restored {
     /// The index of the snapshot that was restored.
     pub index: Index,
     /// Damaged snapshots that were skipped, with the reasons.
-    pub damaged: Vec<(SnapshotId, String)>,
+    pub damaged: Vec<(SnapshotId, Damage)>,
     /// The ID of the snapshot that will contain the replaced state.
     pub kept_as: Option<SnapshotId>,
 }
@@ -91,7 +92,7 @@ impl Session<'_> {
         Err(Failure::new(Code::Unknown, message).hint(hint))
     }
 
-    fn refuse_damaged(&self, id: SnapshotId, why: &str, older: Option<SnapshotId>) -> Failure {
+    fn refuse_damaged(&self, id: SnapshotId, why: &Damage, older: Option<SnapshotId>) -> Failure {
         let name = &self.store.service;
         let message = format!("snapshot {id} of {name} is damaged: {why}; nothing was changed");
         Failure::new(Code::Failed, message).hint(match older {

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::{
-    Bad, Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
+    Entry, Index, Known, Reason, Root, SnapshotId, older_stable, surplus,
 };
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use mainstay_sys::lock_file;
 use mainstay_sys::private::create_private_dir;
 
 use super::copy::{self, Copy, looks_like, stored};
+use super::damage::Damage;
 use super::disk::{Disk, Seam};
 use super::sys::{self, Dir};
 use super::{SnapshotError, called_off, doing};
@@ -37,7 +38,7 @@ pub struct Listed {
     /// The ID, which is the name of its directory.
     pub id: SnapshotId,
     /// The index, or the reason why the snapshot is unusable.
-    pub index: Result<Index, String>,
+    pub index: Result<Index, Damage>,
 }
 
 /// The purpose of a snapshot.
@@ -122,21 +123,21 @@ impl Store {
     }
 
     /// Reads and checks the index of a snapshot.
-    fn index(&self, id: SnapshotId) -> Result<Index, String> {
+    fn index(&self, id: SnapshotId) -> Result<Index, Damage> {
         let dir = self.dir_of(id);
-        let read = |name: &str| {
-            fs::read(dir.join(name)).map_err(|error| format!("its {name} cannot be read: {error}"))
+        let read = |name: &'static str| {
+            fs::read(dir.join(name)).map_err(|error| Damage::Unreadable(name, error))
         };
         let (text, seal) = (read(INDEX)?, read(SEAL)?);
         let index = Index::read(&text, &String::from_utf8_lossy(&seal));
-        let index = index.map_err(|bad: Bad| bad.to_string())?;
+        let index = index.map_err(Damage::Index)?;
         if index.id == id && index.service == self.service.as_str() {
             Ok(index)
         } else {
-            Err(format!(
-                "it contains snapshot {} of {}",
-                index.id, index.service
-            ))
+            Err(Damage::Other {
+                id: index.id,
+                service: index.service,
+            })
         }
     }
 
@@ -348,8 +349,8 @@ impl Session<'_> {
         let name = PathBuf::from(id.to_string())
             .join(TREE)
             .join(root.to_string());
-        let missing = |error| SnapshotError::Damaged(format!("{}: {error}", name.display()));
-        self.dir.dir(&name).map_err(missing)
+        let opened = self.dir.dir(&name);
+        opened.map_err(|error| SnapshotError::Damaged(Damage::Dir(name, error)))
     }
 
     /// Returns an ID that no snapshot and no restore has.
@@ -490,7 +491,7 @@ impl Session<'_> {
     }
 
     /// Verifies the content of a snapshot. The inner error describes the damage.
-    pub fn verify(&self, id: SnapshotId) -> Result<Result<Index, String>, Failure> {
+    pub fn verify(&self, id: SnapshotId) -> Result<Result<Index, Damage>, Failure> {
         let checked = self.index(id).and_then(|index| {
             for (number, root) in index.roots.iter().enumerate() {
                 copy::verify(root, &self.tree(id, number)?)?;
