@@ -1,4 +1,6 @@
 //! Time types of the core. The core never reads a clock; callers pass the time in.
+//!
+//! Only dates in UTC are needed here. A library for dates would add 200 kB to the program.
 
 mod when;
 

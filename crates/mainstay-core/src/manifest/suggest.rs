@@ -1,19 +1,22 @@
 //! "Did you mean …?" suggestions.
 
+use strsim::osa_distance;
+
 /// Suggests the word of `known` that is nearest to `typed`, if it is near enough.
 pub(super) fn did_you_mean<'a>(
     typed: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
     const LONGEST: usize = 63;
-    let typed: Vec<char> = typed.chars().take(LONGEST + 1).collect();
-    if typed.len() > LONGEST {
+    let length = typed.chars().take(LONGEST + 1).count();
+    if length > LONGEST {
         return None;
     }
-    let allowed = (typed.len() / 3).clamp(1, 3);
+    let allowed = (length / 3).clamp(1, 3);
+    let typed = folded(typed);
     known
         .into_iter()
-        .map(|word| (distance(&typed, word), word))
+        .map(|word| (osa_distance(&typed, &folded(word)), word))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| format!("did you mean `{word}`?"))
@@ -38,30 +41,9 @@ pub(super) fn listed(words: &[&str], and: &str) -> String {
     }
 }
 
-/// Computes the edit distance, with insertions, deletions, substitutions and transpositions. Case,
-/// and the choice between `-` and `_`, do not count.
-fn distance(typed: &[char], word: &str) -> usize {
-    let fold = |c: char| match c.to_ascii_lowercase() {
-        '-' => '_',
-        c => c,
-    };
-    let word: Vec<char> = word.chars().map(fold).collect();
-    let typed: Vec<char> = typed.iter().copied().map(fold).collect();
-    let mut two_back = vec![0; word.len() + 1];
-    let mut back: Vec<usize> = (0..=word.len()).collect();
-    for (i, a) in typed.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in word.iter().enumerate() {
-            let substituted = back[j] + usize::from(a != b);
-            let mut best = substituted.min(back[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && typed[i - 1] == *b && word[j - 1] == *a {
-                best = best.min(two_back[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        two_back = std::mem::replace(&mut back, row);
-    }
-    back[word.len()]
+/// Returns the text for comparisons: case, and the choice between `-` and `_`, do not count.
+fn folded(text: &str) -> String {
+    text.to_ascii_lowercase().replace('-', "_")
 }
 
 #[cfg(test)]
