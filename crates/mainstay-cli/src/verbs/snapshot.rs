@@ -16,7 +16,7 @@ use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use mainstay_host as host;
 use mainstay_host::manifest_file;
 use mainstay_host::output;
-use mainstay_store::snapshot::{CallOff, Created, Listed, Occasion, Store, Which};
+use mainstay_store::snapshot::{CallOff, Created, Listed, Occasion, Replaced, Store, Wait, Which};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
@@ -127,7 +127,11 @@ impl Snapshot {
             } => {
                 let kept = Kept::known(&of.name, state)?;
                 let which = id.map_or(Which::Stable(None), Which::Exactly);
-                restore(&kept, which, stop, !discard, of.json)?;
+                let replaced = match discard {
+                    true => Replaced::Discard,
+                    false => Replaced::Keep,
+                };
+                restore(&kept, which, replaced, stop, of.json)?;
             }
             Action::Prune { of, id, keep } => {
                 prune(&Kept::known(&of.name, state)?, id, keep, of.json)?;
@@ -258,7 +262,7 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
     } else {
         let policy = kept.policy(manifest)?;
         let paths = kept.state.kept_paths(&policy, kept.name.as_str());
-        let mut session = kept.store.lock(false)?;
+        let mut session = kept.store.lock(Wait::Briefly)?;
         session.finish();
         let occasion = Occasion {
             reason: Reason::Manual,
@@ -422,7 +426,7 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
         Some(id) => vec![find(kept, Some(id))?.id],
         None => kept.store.list()?.into_iter().map(|one| one.id).collect(),
     };
-    let mut session = kept.store.lock(false)?;
+    let mut session = kept.store.lock(Wait::Briefly)?;
     session.finish();
     kept.print_remarks(&session.remarks);
     let (mut snapshots, mut text, mut damaged) = (Vec::new(), String::new(), 0);
@@ -457,7 +461,13 @@ fn damage(kept: &Kept, what: &str) -> Failure {
     Failure::new(Code::Failed, format!("{name}: {what}")).hint(hint)
 }
 
-fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> Result<(), Failure> {
+fn restore(
+    kept: &Kept,
+    which: Which,
+    replaced: Replaced,
+    stops: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let name = &kept.name;
     let report = kept.report()?;
     let is_down = |state| {
@@ -486,7 +496,7 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
         None => {}
     }
     let is_to_start = runs.is_some();
-    let restored = restore_now(kept, which, keeps);
+    let restored = restore_now(kept, which, replaced);
     // The service ran before: start it again even if nothing was restored.
     if is_to_start {
         let started = kept.control(Verb::Start);
@@ -502,9 +512,9 @@ fn restore(kept: &Kept, which: Which, stops: bool, keeps: bool, json: bool) -> R
     }
 }
 
-fn restore_now(kept: &Kept, which: Which, keeps: bool) -> Result<(Value, String), Failure> {
-    let mut session = kept.store.lock(false)?;
-    let done = session.restore(which, keeps)?;
+fn restore_now(kept: &Kept, which: Which, replaced: Replaced) -> Result<(Value, String), Failure> {
+    let mut session = kept.store.lock(Wait::Briefly)?;
+    let done = session.restore(which, replaced)?;
     session.finish();
     for (id, why) in &done.damaged {
         output::complain(&format!(
@@ -546,7 +556,7 @@ fn prune(
         },
         None => kept.policy(None).map_or(usual, |policy| policy.keep()),
     };
-    let mut session = kept.store.lock(false)?;
+    let mut session = kept.store.lock(Wait::Briefly)?;
     session.finish();
     kept.print_remarks(&session.remarks);
     let deleted = match id {

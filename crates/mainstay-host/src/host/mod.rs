@@ -920,7 +920,7 @@ impl Host {
                     token,
                     before,
                 } => {
-                    self.restore((service, token), Which::Stable(before), before.is_none());
+                    self.restore((service, token), Which::Stable(before));
                     None
                 }
                 Action::Snapshot {
@@ -954,7 +954,7 @@ impl Host {
                     token,
                     snapshot,
                 } => {
-                    self.restore((service, token), Which::Exactly(snapshot), true);
+                    self.restore((service, token), Which::Exactly(snapshot));
                     None
                 }
                 Action::Forget(id) => {

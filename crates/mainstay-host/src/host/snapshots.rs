@@ -15,7 +15,9 @@ use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
-use mainstay_store::snapshot::{CallOff, Created, Occasion, Seam as _, Store, Which};
+use mainstay_store::snapshot::{
+    CallOff, Created, Occasion, Replaced, Seam as _, Store, Wait, Which,
+};
 use mainstay_sys::{self as sys, aside};
 use tokio::sync::oneshot;
 
@@ -175,7 +177,7 @@ impl Host {
                 sys::yield_to_others();
             }
             let take = || {
-                let mut session = store.lock(true)?;
+                let mut session = store.lock(Wait::UntilFree)?;
                 session.finish();
                 let created = session.create(&paths, occasion)?;
                 session.prune(keep)?;
@@ -262,12 +264,16 @@ impl Host {
         }
     }
 
-    /// Starts a restore of a service's state. [`Event::Restored`] follows. If `keeps` is set, the
-    /// replaced state is kept. It is set for the first restore in a row: a later one mostly
-    /// replaces the state that the one before it has restored. The service need not wait for that.
-    pub(super) fn restore(&mut self, (id, token): (ServiceId, Token), which: Which, keeps: bool) {
+    /// Starts a restore of a service's state. [`Event::Restored`] follows.
+    pub(super) fn restore(&mut self, (id, token): (ServiceId, Token), which: Which) {
         let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
+        };
+        // A later restore in a row mostly replaces the state that the one before it has restored.
+        // The service need not wait for a copy of that.
+        let replaced = match which {
+            Which::Stable(Some(_)) => Replaced::Discard,
+            Which::Exactly(_) | Which::Stable(None) => Replaced::Keep,
         };
         let call_off = CallOff::default();
         runtime.restore = Some((token, call_off.clone()));
@@ -282,11 +288,11 @@ impl Host {
                 messages.send(message);
             };
             let restored = |result| Message::Engine(Event::Restored(id, token, result));
-            let mut session = match store.lock(true) {
+            let mut session = match store.lock(Wait::UntilFree) {
                 Ok(session) => session,
                 Err(failure) => return send(restored(Err(failure.line()))),
             };
-            match session.restore(which, keeps) {
+            match session.restore(which, replaced) {
                 Ok(done) => {
                     for (snapshot, why) in done.damaged {
                         let remark = format!("snapshot {snapshot} is damaged: {why}");

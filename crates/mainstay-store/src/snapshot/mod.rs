@@ -37,8 +37,8 @@ use mainstay_sys::guarded;
 
 pub use self::damage::Damage;
 pub use self::disk::{Change, Seam};
-pub use self::restore::Which;
-pub use self::store::{Created, Listed, Occasion, Store};
+pub use self::restore::{Replaced, Which};
+pub use self::store::{Created, Listed, Occasion, Store, Wait};
 
 /// An error of a snapshot operation.
 #[derive(Debug)]

@@ -34,6 +34,15 @@ pub enum Which {
     Stable(Option<SnapshotId>),
 }
 
+/// The fate of the state that a restore replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// It becomes a snapshot.
+    Keep,
+    /// It is deleted.
+    Discard,
+}
+
 /// A completed restore. The service may start; [`Session::finish`] does the remaining work.
 #[derive(Debug)]
 pub struct Restored {
@@ -46,9 +55,8 @@ pub struct Restored {
 }
 
 impl Session<'_> {
-    /// Restores a snapshot. If `keeps`, the replaced state is kept as a snapshot. The service must
-    /// not be running, and cannot start during the restore.
-    pub fn restore(&mut self, which: Which, keeps: bool) -> Result<Restored, Failure> {
+    /// Restores a snapshot. The service must not be running, and cannot start during the restore.
+    pub fn restore(&mut self, which: Which, replaced: Replaced) -> Result<Restored, Failure> {
         // Held until both steps are done, so that the service never starts on a partially restored
         // state.
         let _down: File = self.store.keep_down()?;
@@ -59,7 +67,7 @@ impl Session<'_> {
             Which::Stable(before) => older_stable(&known, before),
         };
         while let Some(id) = next {
-            match self.restore_one(id, keeps) {
+            match self.restore_one(id, replaced) {
                 Ok((index, kept_as)) => {
                     return Ok(Restored {
                         index,
@@ -106,7 +114,7 @@ impl Session<'_> {
     fn restore_one(
         &mut self,
         id: SnapshotId,
-        keeps: bool,
+        replaced: Replaced,
     ) -> Result<(Index, Option<SnapshotId>), SnapshotError> {
         let index = self.index(id)?;
         let began = self.new_id()?;
@@ -117,7 +125,7 @@ impl Session<'_> {
         let any_old = moves.iter().any(|one| {
             parent_of(one).is_ok_and(|parent| parent.stat(&path_of(&one.target)).is_ok())
         });
-        let keep = (keeps && any_old).then_some(began);
+        let keep = (replaced == Replaced::Keep && any_old).then_some(began);
         let mut journal = Journal::new(id, keep, moves);
         self.write_journal(began, &journal)?;
         let prepared = self.prepare(&index, began, &mut journal);

@@ -61,6 +61,15 @@ pub enum Created {
     Unchanged,
 }
 
+/// The wait for a lock that another process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as it takes.
+    UntilFree,
+    /// For half a second, for a command that somebody waits for.
+    Briefly,
+}
+
 /// The longest wait for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest wait for a lock on a supervisor's loop, which serves other services too.
@@ -141,10 +150,12 @@ impl Store {
         }
     }
 
-    /// Takes the lock and finishes interrupted operations. If `waits`, blocks until the lock is
-    /// free.
-    pub fn lock(&self, waits: bool) -> Result<Session<'_>, Failure> {
-        let mut session = self.lock_only((!waits).then_some(LOCK_TIMEOUT))?;
+    /// Takes the lock and finishes interrupted operations.
+    pub fn lock(&self, wait: Wait) -> Result<Session<'_>, Failure> {
+        let mut session = self.lock_only(match wait {
+            Wait::UntilFree => None,
+            Wait::Briefly => Some(LOCK_TIMEOUT),
+        })?;
         session.clean_up()?;
         session.recover()?;
         Ok(session)

@@ -13,6 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 
+use super::Replaced::{Discard, Keep};
+use super::Wait::Briefly;
 use super::plug::{Loss, Place, Plug};
 use super::*;
 
@@ -155,7 +157,7 @@ fn taken(created: Created) -> SnapshotId {
 fn place(versions: u64) -> (Place, Vec<SnapshotId>) {
     let place = Place::new();
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let take = |version| {
         place.write(version);
         taken(session.create(&place.paths(), occasion(true)).unwrap())
@@ -186,7 +188,7 @@ fn whatever_happens(
                 // The first process to follow fails as well, if it has anything to do.
                 let plug = Plug::new(place.path.join("trash"), changes % 11, can_exchange);
                 let store = place.store(Arc::clone(&plug) as _);
-                if let Ok(mut session) = store.lock(false) {
+                if let Ok(mut session) = store.lock(Briefly) {
                     session.finish();
                 }
                 plug.lose(loss);
@@ -194,7 +196,7 @@ fn whatever_happens(
                 done.as_ref().unwrap();
             }
             let store = place.store(Arc::new(CallOff::default()));
-            let mut session = store.lock(false).unwrap();
+            let mut session = store.lock(Briefly).unwrap();
             session.finish();
             assert_eq!(session.remarks, [""; 0], "{changes} changes, then {loss:?}");
             drop(session);
@@ -211,7 +213,7 @@ fn whatever_happens(
 
 /// Returns the listed snapshots, and asserts that each is undamaged.
 fn whole(store: &Store) -> Vec<SnapshotId> {
-    let session = store.lock(false).unwrap();
+    let session = store.lock(Briefly).unwrap();
     let listed = store.list().unwrap();
     let verified = listed.into_iter().map(|one| {
         session.verify(one.id).unwrap().unwrap();
@@ -227,7 +229,7 @@ fn a_snapshot_is_whole_or_not_there() {
         true,
         |store, place, _| {
             place.write(2);
-            let mut session = store.lock(false)?;
+            let mut session = store.lock(Briefly)?;
             session.create(&place.paths(), occasion(true)).map(drop)
         },
         |store, place, ids, is_done| {
@@ -236,9 +238,9 @@ fn a_snapshot_is_whole_or_not_there() {
             assert!(left.len() == 2 || !is_done && left.len() == 1, "{left:?}");
             let expected = place.picture();
             // Each remaining snapshot restores its own state.
-            let session = &mut store.lock(false).unwrap();
+            let session = &mut store.lock(Briefly).unwrap();
             session
-                .restore(Which::Exactly(left[left.len() - 1]), false)
+                .restore(Which::Exactly(left[left.len() - 1]), Discard)
                 .unwrap();
             session.finish();
             let restored = place.picture();
@@ -246,10 +248,7 @@ fn a_snapshot_is_whole_or_not_there() {
             let own = place.picture();
             assert_eq!(expected == restored, left.len() == 2);
             for (restored, own) in restored.iter().zip(&own) {
-                assert_eq!(
-                    restored.keys().collect::<Vec<_>>(),
-                    own.keys().collect::<Vec<_>>()
-                );
+                assert!(restored.keys().eq(own.keys()));
             }
         },
     );
@@ -263,8 +262,8 @@ fn a_restore_is_all_or_nothing(can_exchange: bool) {
         2,
         can_exchange,
         |store, _, ids| {
-            let mut session = store.lock(false)?;
-            session.restore(Which::Exactly(ids[0]), true)?;
+            let mut session = store.lock(Briefly)?;
+            session.restore(Which::Exactly(ids[0]), Keep)?;
             session.finish();
             Ok(())
         },
@@ -282,12 +281,12 @@ fn a_restore_is_all_or_nothing(can_exchange: bool) {
             let kept = left.get(2).copied();
             assert_eq!(kept.is_some(), is_of(1), "what is replaced is kept");
             // The state is exactly that of the snapshot.
-            let session = &mut store.lock(false).unwrap();
+            let session = &mut store.lock(Briefly).unwrap();
             for id in [Some(ids[usize::from(is_of(2))]), kept]
                 .into_iter()
                 .flatten()
             {
-                session.restore(Which::Exactly(id), false).unwrap();
+                session.restore(Which::Exactly(id), Discard).unwrap();
                 session.finish();
                 let again = place.picture();
                 if Some(id) == kept {
@@ -320,7 +319,7 @@ fn pruning_leaves_whole_ones() {
     let changes = whatever_happens(
         3,
         true,
-        |store, _, _| store.lock(false)?.prune(keep).map(drop),
+        |store, _, _| store.lock(Briefly)?.prune(keep).map(drop),
         |store, _, ids, is_done| {
             let left = whole(store);
             assert!(left.contains(&ids[2]));
@@ -337,8 +336,8 @@ fn a_restore_brings_back_exactly_what_there_was() {
     place.write(2);
     fs::remove_dir_all(&place.paths()[1]).unwrap();
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
-    session.restore(Which::Stable(None), true).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
+    session.restore(Which::Stable(None), Keep).unwrap();
     session.finish();
     assert_eq!(place.picture(), before);
     let sparse = fs::metadata(place.paths()[0].join("sparse")).unwrap();
@@ -381,9 +380,9 @@ fn a_damaged_snapshot_is_found_before_anything_is_changed() {
         let before = place.picture();
         let store = place.store(Arc::new(CallOff::default()));
         harm(&store.dir.join(ids[2].to_string()));
-        let mut session = store.lock(false).unwrap();
+        let mut session = store.lock(Briefly).unwrap();
         assert!(session.verify(ids[2]).unwrap().is_err(), "{what}");
-        let refused = session.restore(Which::Exactly(ids[2]), true).unwrap_err();
+        let refused = session.restore(Which::Exactly(ids[2]), Keep).unwrap_err();
         let refused = refused.to_string();
         assert!(refused.contains("is damaged"), "{what}: {refused}");
         assert!(
@@ -393,7 +392,7 @@ fn a_damaged_snapshot_is_found_before_anything_is_changed() {
         assert_eq!(place.picture(), before, "{what}");
         place.assert_tidy();
         // A restore after exit code 201 continues with the next older snapshot.
-        let done = session.restore(Which::Stable(None), false).unwrap();
+        let done = session.restore(Which::Stable(None), Discard).unwrap();
         assert_eq!(done.index.id, ids[1], "{what}");
         let damaged = done.damaged.len();
         assert_eq!(damaged, usize::from(!what.contains("index")), "{what}");
@@ -406,17 +405,17 @@ fn a_damaged_snapshot_is_found_before_anything_is_changed() {
 fn the_one_before_until_none_is_left() {
     let (place, ids) = place(3);
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let mut before = None;
     for expect in ids.iter().rev() {
         let done = session
-            .restore(Which::Stable(before), before.is_none())
+            .restore(Which::Stable(before), before.map_or(Keep, |_| Discard))
             .unwrap();
         session.finish();
         assert_eq!(done.index.id, *expect);
         before = Some(*expect);
     }
-    let none = session.restore(Which::Stable(before), false).unwrap_err();
+    let none = session.restore(Which::Stable(before), Discard).unwrap_err();
     assert_eq!(none.code(), Code::Unknown);
     assert!(
         none.to_string().contains("no stable snapshot before"),
@@ -451,7 +450,7 @@ fn what_changes_meanwhile_is_copied_again_or_named() {
             file: file.clone(),
             times: AtomicU32::new(times),
         }));
-        let mut session = store.lock(false).unwrap();
+        let mut session = store.lock(Briefly).unwrap();
         match session.create(&place.paths(), occasion(true)) {
             Ok(created) => {
                 assert!(is_caught, "{times}");
@@ -478,7 +477,7 @@ fn what_changes_meanwhile_is_copied_again_or_named() {
 fn nothing_new_is_not_kept_again() {
     let (place, _) = place(1);
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let again = Occasion {
         only_if_changed: true,
         ..occasion(true)
@@ -489,7 +488,7 @@ fn nothing_new_is_not_kept_again() {
     assert!(matches!(create(&mut session), Created::Taken(_)));
     assert!(matches!(create(&mut session), Created::Unchanged));
     // A restored state looks like the snapshot.
-    session.restore(Which::Stable(None), false).unwrap();
+    session.restore(Which::Stable(None), Discard).unwrap();
     session.finish();
     assert!(matches!(create(&mut session), Created::Unchanged));
 }
@@ -498,20 +497,20 @@ fn nothing_new_is_not_kept_again() {
 fn one_at_a_time() {
     let (place, ids) = place(1);
     let store = place.store(Arc::new(CallOff::default()));
-    let session = store.lock(false).unwrap();
-    let busy = store.lock(false).map(drop).unwrap_err();
+    let session = store.lock(Briefly).unwrap();
+    let busy = store.lock(Briefly).map(drop).unwrap_err();
     assert_eq!(busy.code(), Code::Busy);
     drop(session);
     let runs = store.mark_in_use().unwrap();
     let also = store.mark_in_use().unwrap();
-    let mut session = store.lock(false).unwrap();
-    let refused = session.restore(Which::Exactly(ids[0]), true).unwrap_err();
+    let mut session = store.lock(Briefly).unwrap();
+    let refused = session.restore(Which::Exactly(ids[0]), Keep).unwrap_err();
     assert_eq!(refused.code(), Code::Busy);
     drop((runs, also));
     let down = store.keep_down().unwrap();
     assert_eq!(store.mark_in_use().unwrap_err().code(), Code::Busy);
     drop(down);
-    session.restore(Which::Exactly(ids[0]), true).unwrap();
+    session.restore(Which::Exactly(ids[0]), Keep).unwrap();
 }
 
 #[test]
@@ -519,7 +518,7 @@ fn what_cannot_be_kept_is_refused() {
     let place = Place::new();
     place.write(1);
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let mut refused = |paths: &[PathBuf]| {
         let failure = session.create(paths, occasion(true)).unwrap_err();
         failure.to_string()
@@ -542,9 +541,9 @@ fn sockets_are_left_out() {
     let socket = place.paths()[0].join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     session.create(&place.paths(), occasion(true)).unwrap();
-    session.restore(Which::Stable(None), false).unwrap();
+    session.restore(Which::Stable(None), Discard).unwrap();
     assert!(!socket.exists());
 }
 
@@ -567,10 +566,10 @@ fn owners_and_attributes_come_back() {
     });
     let before = place.picture();
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     session.create(&place.paths(), occasion(true)).unwrap();
     place.write(2);
-    session.restore(Which::Stable(None), false).unwrap();
+    session.restore(Which::Stable(None), Discard).unwrap();
     assert_eq!(place.picture(), before);
     if !has_attributes {
         return mainstay_testkit::skip("no extended attributes here; the rest was checked");
@@ -597,7 +596,7 @@ fn nest(dir: &Path, depth: usize) {
 fn directories_nested_without_end_are_refused_replaced_and_removed() {
     let (place, ids) = place(1);
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let data = &place.paths()[0];
     for depth in [256, 257, 4500] {
         nest(data, depth);
@@ -616,7 +615,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
             }
         }
         // A replaced state that is not kept is removed, at any depth.
-        session.restore(Which::Exactly(ids[0]), false).unwrap();
+        session.restore(Which::Exactly(ids[0]), Discard).unwrap();
         session.finish();
         assert_eq!(session.remarks, [""; 0]);
         assert!(!data.join("d").exists());
@@ -624,7 +623,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
     }
     // A state that cannot be kept stays in place, which is reported once.
     nest(data, 4500);
-    session.restore(Which::Exactly(ids[0]), true).unwrap();
+    session.restore(Which::Exactly(ids[0]), Keep).unwrap();
     session.finish();
     let remarks = std::mem::take(&mut session.remarks);
     assert!(
@@ -633,7 +632,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
     );
     assert_eq!(remarks.len(), 1);
     drop(session);
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     session.finish();
     assert_eq!(session.remarks, [""; 0]);
     let aside = remarks[0].rsplit(" at ").next().unwrap();
@@ -651,7 +650,7 @@ fn directories_nested_without_end_are_refused_replaced_and_removed() {
 fn directories_of_any_size_are_refused_and_replaced() {
     let (place, ids) = place(1);
     let store = place.store(Arc::new(CallOff::default()));
-    let mut session = store.lock(false).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
     let data = &place.paths()[0];
     let huge = || fs::File::create(data.join("huge")).unwrap();
     huge().set_len(1 << 40).unwrap();
@@ -672,13 +671,13 @@ fn directories_of_any_size_are_refused_and_replaced() {
     huge().set_len(1_500_000).unwrap();
     fs::hard_link(data.join("huge"), data.join("again")).unwrap();
     drop(session);
-    let mut session = small.lock(false).unwrap();
+    let mut session = small.lock(Briefly).unwrap();
     session.create(&place.paths(), occasion(true)).unwrap();
     drop(session);
     // A restore does not hash the replaced file either.
     huge().set_len(1 << 40).unwrap();
-    let mut session = store.lock(false).unwrap();
-    session.restore(Which::Exactly(ids[0]), true).unwrap();
+    let mut session = store.lock(Briefly).unwrap();
+    session.restore(Which::Exactly(ids[0]), Keep).unwrap();
     session.finish();
     let remarks = std::mem::take(&mut session.remarks);
     assert!(
@@ -717,8 +716,8 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
     loop {
         let seam = CallsOff(CallOff::default(), AtomicU32::new(called_off + 1));
         let store = place.store(Arc::new(seam));
-        let mut session = store.lock(false).unwrap();
-        let Err(failure) = session.restore(Which::Exactly(ids[0]), false) else {
+        let mut session = store.lock(Briefly).unwrap();
+        let Err(failure) = session.restore(Which::Exactly(ids[0]), Discard) else {
             break;
         };
         assert!(failure.to_string().contains("was cancelled"), "{failure}");
@@ -728,12 +727,12 @@ fn a_restore_that_is_called_off_is_complete_or_leaves_nothing() {
         // Between the two writes of the commit, cleaning up is left to the next session.
         untidy += u32::from(!is_tidy());
         let store = place.store(Arc::new(CallOff::default()));
-        drop(store.lock(false).unwrap());
+        drop(store.lock(Briefly).unwrap());
         place.assert_tidy();
     }
     assert!(called_off > 20 && untidy <= 2, "{called_off}, {untidy}");
     let store = place.store(Arc::new(CallOff::default()));
-    store.lock(false).unwrap().finish();
+    store.lock(Briefly).unwrap().finish();
     assert_eq!(place.picture(), before);
     place.assert_tidy();
 }
@@ -750,7 +749,7 @@ fn what_takes_too_much_of_an_index_is_refused() {
         let data = &place.paths()[0];
         let below = data.join(vec!["d".repeat(240); 15].join("/"));
         fs::create_dir_all(&below).unwrap();
-        let mut session = store.lock(false).unwrap();
+        let mut session = store.lock(Briefly).unwrap();
         session.create(&place.paths(), occasion(true)).unwrap();
         for number in 0..1_300 {
             if let Err(error) = fill(data, &below, number) {
@@ -859,7 +858,7 @@ fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
         let before = picture(&trusted);
         let store = place.store(Arc::new(CallOff::default()));
         let id = {
-            let mut session = store.lock(false).unwrap();
+            let mut session = store.lock(Briefly).unwrap();
             let paths = [data.clone()];
             taken(session.create(&paths, occasion(true)).unwrap())
         };
@@ -873,8 +872,8 @@ fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
             swap.swap();
         }
         let attacked = place.store(Arc::clone(&swap) as _);
-        let mut session = attacked.lock(false).unwrap();
-        let restored = session.restore(Which::Exactly(id), true);
+        let mut session = attacked.lock(Briefly).unwrap();
+        let restored = session.restore(Which::Exactly(id), Keep);
         session.finish();
         drop(session);
         let was_attacked = app.is_symlink();
@@ -887,7 +886,7 @@ fn no_link_of_another_account_leads_a_snapshot_or_a_restore_elsewhere() {
             assert!(why.contains(&expect), "{why}");
         }
         // The next session does not follow the link either.
-        if let Ok(mut session) = store.lock(false) {
+        if let Ok(mut session) = store.lock(Briefly) {
             session.finish();
             let created = session.create(&[data], occasion(true));
             assert_eq!(created.is_err(), was_attacked);
@@ -949,8 +948,8 @@ fn what_takes_the_place_of_a_prepared_directory_is_neither_removed_nor_restored(
             other: other.clone(),
             fails,
         }));
-        let mut session = store.lock(false).unwrap();
-        let failure = session.restore(Which::Exactly(ids[0]), true).unwrap_err();
+        let mut session = store.lock(Briefly).unwrap();
+        let failure = session.restore(Which::Exactly(ids[0]), Keep).unwrap_err();
         let expect = if fails {
             "the disk is full"
         } else {

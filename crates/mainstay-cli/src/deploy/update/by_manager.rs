@@ -14,7 +14,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
-use mainstay_store::snapshot::{CallOff, Created, Occasion, Store, Which};
+use mainstay_store::snapshot::{CallOff, Created, Occasion, Replaced, Store, Wait, Which};
 
 use super::{Change, UpdateError};
 use crate::installed::Installed;
@@ -108,8 +108,8 @@ impl Change<'_> {
         let stopped = installed.control(Verb::Stop).map(drop);
         let restored = kept.map_or(Ok(()), |snapshot| {
             let store = store(installed, old);
-            let mut session = store.lock(true)?;
-            session.restore(Which::Exactly(snapshot), true)?;
+            let mut session = store.lock(Wait::UntilFree)?;
+            session.restore(Which::Exactly(snapshot), Replaced::Keep)?;
             session.finish();
             Ok(())
         });
@@ -156,7 +156,7 @@ fn keep_state(installed: &Installed, spec: &Spec) -> Result<Option<SnapshotId>, 
     };
     let paths = installed.state().kept_paths(policy, spec.name().as_str());
     let store = store(installed, spec);
-    let mut session = store.lock(true)?;
+    let mut session = store.lock(Wait::UntilFree)?;
     session.finish();
     let occasion = Occasion {
         reason: Reason::Update,
