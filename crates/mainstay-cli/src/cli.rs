@@ -9,6 +9,7 @@ use mainstay_core::failure::Failure;
 use mainstay_host::webhook;
 use mainstay_store::state_dir::StateDir;
 
+use crate::deploy::Enablement;
 use crate::not_found;
 use crate::verbs::check::Check;
 use crate::verbs::control::{Control, Stop};
@@ -108,8 +109,8 @@ impl Cli {
             Command::Daemon(verb) => verb.run(own()?),
             Command::Install(verb) => verb.run(&own()?),
             Command::Uninstall(verb) => verb.run(&own()?),
-            Command::Enable(verb) => verb.run(&own()?, true),
-            Command::Disable(verb) => verb.run(&own()?, false),
+            Command::Enable(verb) => verb.run(&own()?, Enablement::Enabled),
+            Command::Disable(verb) => verb.run(&own()?, Enablement::Disabled),
             Command::Status(verb) => verb.run(&state()?),
             Command::List(verb) => verb.run(&state()?),
             Command::Verify(verb) => verb.run(&state()?),

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::manager::Enablement;
 use crate::{Definition, Error, Installed, Manager, ServiceStatus, State};
 
 /// Checks whether this process may install the service.
@@ -131,7 +132,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn enable(&self) -> Result<(), Error> {
-        system::set_enabled(self, true)
+        system::set_enablement(self, Enablement::Enabled)
     }
 
     /// Starts the service on request only, not at boot. A running service is not affected.
@@ -139,7 +140,7 @@ impl Definition {
     /// # Errors
     /// If the service is not installed.
     pub fn disable(&self) -> Result<(), Error> {
-        system::set_enabled(self, false)
+        system::set_enablement(self, Enablement::Disabled)
     }
 
     /// Returns whether the service starts at boot. Any user may call it.

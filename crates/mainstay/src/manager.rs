@@ -134,6 +134,23 @@ impl fmt::Display for Manager {
     }
 }
 
+/// The setting that determines whether a service starts at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enablement {
+    Enabled,
+    Disabled,
+}
+
+impl fmt::Display for Enablement {
+    /// The verb that sets it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enabled => "enable",
+            Self::Disabled => "disable",
+        })
+    }
+}
+
 /// Returns whether no service manager started this process, as far as this can be determined.
 pub fn is_interactive() -> bool {
     Manager::current() == Manager::None

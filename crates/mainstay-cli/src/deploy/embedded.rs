@@ -32,7 +32,7 @@ use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
 
 use super::registered::{self, Evidence};
-use super::{refuse_hung, refuse_irregular};
+use super::{Enablement, refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, find};
 use crate::not_found;
@@ -421,10 +421,10 @@ fn remove_all(
 /// Enables or disables the start with the daemon. Running services are not affected.
 ///
 /// # Errors If one is not installed. Nothing has changed then.
-pub(crate) fn set_enabled(
+pub(crate) fn set_enablement(
     state: &StateDir,
     names: &[String],
-    is_enabled: bool,
+    wanted: Enablement,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
     let mut records = Vec::new();
@@ -438,7 +438,7 @@ pub(crate) fn set_enabled(
     }
     for (path, record) in records {
         let record = Record {
-            enabled: is_enabled,
+            enabled: wanted == Enablement::Enabled,
             ..record
         };
         write_record(&path, &record)?;

@@ -13,6 +13,13 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_sys::aside::wait;
 use mainstay_sys::guarded::{self, Refusal};
 
+/// The setting that determines whether installed services start at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enablement {
+    Enabled,
+    Disabled,
+}
+
 /// Refuses to remove a directory whose disk does not respond: the removal would never end.
 fn refuse_hung(dir: &Path) -> Result<(), Failure> {
     let looked_at = dir.to_owned();

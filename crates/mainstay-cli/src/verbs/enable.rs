@@ -7,7 +7,7 @@ use mainstay_host::output;
 use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
-use crate::deploy;
+use crate::deploy::{self, Enablement};
 use crate::installed::Installed;
 
 /// The services to enable or disable.
@@ -19,16 +19,19 @@ pub(crate) struct Enable {
 }
 
 impl Enable {
-    pub(crate) fn run(self, state: &StateDir, is_enabled: bool) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, state: &StateDir, wanted: Enablement) -> Result<ExitCode, Failure> {
         let (embedded, of_system) = embedded::split(state, self.names.clone());
         let all = Installed::named(state, &of_system)?;
         if !embedded.is_empty() {
-            deploy::embedded::set_enabled(state, &embedded, is_enabled)?;
+            deploy::embedded::set_enablement(state, &embedded, wanted)?;
         }
         for installed in all {
-            installed.set_enabled(is_enabled)?;
+            installed.set_enablement(wanted)?;
         }
-        let what = if is_enabled { "enabled" } else { "disabled" };
+        let what = match wanted {
+            Enablement::Enabled => "enabled",
+            Enablement::Disabled => "disabled",
+        };
         for name in self.names {
             output::text(&format!("{name}: {what}\n"))?;
         }

@@ -7,6 +7,7 @@ use windows_sys::Win32::System::Services::{
     SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE, SC_MANAGER_ENUMERATE_SERVICE,
 };
 
+use crate::manager::Enablement;
 use crate::scm::manage;
 use crate::sys::ServiceControlManager;
 use crate::{Definition, Error, ErrorKind, Installed, Manager, ServiceStatus, State};
@@ -78,9 +79,9 @@ pub(super) fn uninstall(definition: &Definition) -> Result<(), Error> {
     manage::uninstall(&mut manager, &definition.name, definition.graceful)
 }
 
-pub(super) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+pub(super) fn set_enablement(definition: &Definition, enablement: Enablement) -> Result<(), Error> {
     let mut manager = connect(SC_MANAGER_CONNECT)?;
-    manage::set_enabled(&mut manager, &definition.name, is_enabled)
+    manage::set_enablement(&mut manager, &definition.name, enablement)
 }
 
 pub(super) fn is_enabled(definition: &Definition) -> Result<bool, Error> {

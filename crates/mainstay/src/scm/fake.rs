@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::manage::{self, Installed};
 use super::refusal;
 use super::{Base, Kind, Scm, ServiceStatus, Setting, State};
+use crate::manager::Enablement;
 use crate::{Account, Definition, ErrorKind, Password, Recovery, Start, Trigger, service};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -444,11 +445,11 @@ fn a_plan_says_what_would_be_done_and_no_secret() {
 #[test]
 fn it_starts_with_the_system_or_not() {
     let mut fake = Fake::default();
-    let error = manage::set_enabled(&mut fake, "orders", true).unwrap_err();
+    let error = manage::set_enablement(&mut fake, "orders", Enablement::Enabled).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotInstalled);
     install(&mut fake, &orders()).unwrap();
     assert!(manage::is_enabled(&mut fake, "orders").unwrap());
-    manage::set_enabled(&mut fake, "orders", false).unwrap();
+    manage::set_enablement(&mut fake, "orders", Enablement::Disabled).unwrap();
     assert!(!manage::is_enabled(&mut fake, "orders").unwrap());
     let settings = fake.services["orders"].settings.clone();
     install(&mut fake, &orders().start(Start::Manual)).unwrap();
@@ -456,7 +457,7 @@ fn it_starts_with_the_system_or_not() {
         fake.services["orders"].settings, settings,
         "nothing else has changed"
     );
-    manage::set_enabled(&mut fake, "orders", true).unwrap();
+    manage::set_enablement(&mut fake, "orders", Enablement::Enabled).unwrap();
     assert!(manage::is_enabled(&mut fake, "orders").unwrap());
 }
 

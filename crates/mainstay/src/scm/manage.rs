@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::refusal::{self, refusal};
 use super::settings::settings;
 use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
+use crate::manager::Enablement;
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
 
 /// The initial polling interval while waiting for a state. It doubles with each poll.
@@ -206,14 +207,20 @@ fn exists(scm: &mut impl Scm, name: &str) -> bool {
     }
 }
 
-pub(crate) fn set_enabled(scm: &mut impl Scm, name: &str, is_enabled: bool) -> Result<(), Error> {
-    let verb = if is_enabled { "enable" } else { "disable" };
-    let start_type = if is_enabled { AUTO_START } else { DEMAND_START };
+pub(crate) fn set_enablement(
+    scm: &mut impl Scm,
+    name: &str,
+    enablement: Enablement,
+) -> Result<(), Error> {
+    let start_type = match enablement {
+        Enablement::Enabled => AUTO_START,
+        Enablement::Disabled => DEMAND_START,
+    };
     let done = base(scm, name).and_then(|base| {
         let base = Base { start_type, ..base };
         scm.write(name, &Setting::Base(base))
     });
-    done.map_err(|error| refusal(format!("cannot {verb} service \"{name}\""), error))
+    done.map_err(|error| refusal(format!("cannot {enablement} service \"{name}\""), error))
 }
 
 pub(crate) fn is_enabled(scm: &mut impl Scm, name: &str) -> Result<bool, Error> {

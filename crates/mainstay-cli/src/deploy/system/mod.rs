@@ -34,7 +34,7 @@ pub(crate) use self::install::{install_all, plan_all, put};
 pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::registered::set_version;
-use super::{refuse_hung, refuse_irregular};
+use super::{Enablement, refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, Mode};
 use crate::library_failure::of_library;
@@ -165,12 +165,11 @@ impl Installed {
     }
 
     /// Enables or disables the start at boot.
-    pub(crate) fn set_enabled(&self, is_enabled: bool) -> Result<(), Failure> {
+    pub(crate) fn set_enablement(&self, wanted: Enablement) -> Result<(), Failure> {
         let service = self.service();
-        let done = if is_enabled {
-            service.enable()
-        } else {
-            service.disable()
+        let done = match wanted {
+            Enablement::Enabled => service.enable(),
+            Enablement::Disabled => service.disable(),
         };
         done.map_err(of_library)
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use self::executor::Ground;
 use self::seat::{Seat, detect_in, foreign};
 use crate::backend::{self, Call, Order, Step, TakeIn};
+use crate::manager::Enablement;
 use crate::{
     Accepts, Account, Definition, Error, ErrorKind, Installed, Manager, Scope, ServiceStatus,
     Start, State,
@@ -182,7 +183,10 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
             Ok(_) => return Err(foreign(&format!("cannot install service \"{name}\""))),
         }
     }
-    let is_wanted = matches!(definition.start, Start::Automatic | Start::Delayed);
+    let wanted = match definition.start {
+        Start::Automatic | Start::Delayed => Enablement::Enabled,
+        Start::Manual | Start::Disabled => Enablement::Disabled,
+    };
     let paths: Vec<PathBuf> = unit
         .entries
         .iter()
@@ -217,11 +221,12 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
             let paths: Vec<PathBuf> = off.iter().map(|entry| entry.path.clone()).collect();
             steps.splice(0..0, off.into_iter().map(Step::Put));
             steps.push(Step::Run(call, Some(undo)));
-            let go = paths.into_iter().filter(|_| is_wanted);
+            let go = paths.into_iter();
+            let go = go.filter(|_| wanted == Enablement::Enabled);
             steps.extend(go.map(Step::Remove));
         }
-        None if is_new || seat.is_enabled(name) != is_wanted => {
-            steps.extend(seat.switch(name, is_wanted)?);
+        None if is_new || seat.enablement(name) != wanted => {
+            steps.extend(seat.switch(name, wanted)?);
         }
         None => {}
     }
@@ -288,7 +293,7 @@ pub(super) fn uninstall(definition: &Definition) -> Result<(), Error> {
         Err(error) => return Err(error),
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, false)? {
+    for step in seat.switch(name, Enablement::Disabled)? {
         done.perform(&step, &seat.ground)?;
     }
     for call in seat.backend.let_go(name, &seat.site) {
@@ -313,18 +318,17 @@ pub(super) fn uninstall(definition: &Definition) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(), Error> {
+pub(super) fn set_enablement(definition: &Definition, enablement: Enablement) -> Result<(), Error> {
     let name = &*definition.name;
-    let verb = if is_enabled { "enable" } else { "disable" };
-    let what = format!("cannot {verb} service \"{name}\"");
+    let what = format!("cannot {enablement} service \"{name}\"");
     let seat = Seat::of(definition)?;
     seat.check_rights(&what)?;
     seat.status(name)?;
-    if seat.is_enabled(name) == is_enabled {
+    if seat.enablement(name) == enablement {
         return Ok(());
     }
     let mut done = executor::Done::default();
-    for step in seat.switch(name, is_enabled)? {
+    for step in seat.switch(name, enablement)? {
         if let Err(error) = done.perform(&step, &seat.ground) {
             done.take_back();
             return Err(error);
@@ -339,7 +343,7 @@ pub(super) fn set_enabled(definition: &Definition, is_enabled: bool) -> Result<(
 pub(super) fn is_enabled(definition: &Definition) -> Result<bool, Error> {
     let seat = Seat::of(definition)?;
     seat.status(&definition.name)?;
-    Ok(seat.is_enabled(&definition.name))
+    Ok(seat.enablement(&definition.name) == Enablement::Enabled)
 }
 
 pub(super) fn start(definition: &Definition, arguments: &[OsString]) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use crate::backend::{
     self, Answer, Backend, Call, Content, Entry, Order, Question, Site, Step, Switch, Unsupported,
     is_ours,
 };
+use crate::manager::Enablement;
 use crate::{Definition, Error, ErrorKind, Manager, Scope, ServiceStatus, State, sys};
 
 /// A manager and the system that its services are installed into.
@@ -151,9 +152,17 @@ impl Seat {
         self.backend.status(&answers).ok_or_else(missing)
     }
 
-    /// Returns whether the entries that start the service at boot exist and those that prevent it
-    /// do not.
-    pub(super) fn is_enabled(&self, name: &str) -> bool {
+    /// Returns `Enabled` if the entries that start the service at boot exist and those that prevent
+    /// it do not.
+    pub(super) fn enablement(&self, name: &str) -> Enablement {
+        if self.is_enabled(name) {
+            Enablement::Enabled
+        } else {
+            Enablement::Disabled
+        }
+    }
+
+    fn is_enabled(&self, name: &str) -> bool {
         let Switch {
             on, off, shown_by, ..
         } = self.backend.switch(name, &self.site);
@@ -171,7 +180,7 @@ impl Seat {
     }
 
     /// Returns the steps from the current enablement to the wanted one.
-    pub(super) fn switch(&self, name: &str, is_wanted: bool) -> Result<Vec<Step>, Error> {
+    pub(super) fn switch(&self, name: &str, wanted: Enablement) -> Result<Vec<Step>, Error> {
         let Switch {
             on,
             off,
@@ -179,10 +188,9 @@ impl Seat {
             turn_off,
             ..
         } = self.backend.switch(name, &self.site);
-        let (come, go, run, undo) = if is_wanted {
-            (on, off, turn_on, turn_off)
-        } else {
-            (off, on, turn_off, turn_on)
+        let (come, go, run, undo) = match wanted {
+            Enablement::Enabled => (on, off, turn_on, turn_off),
+            Enablement::Disabled => (off, on, turn_off, turn_on),
         };
         let own_dirs = self.backend.own_dirs(name, &self.site);
         let is_own = |entry: &&Entry| own_dirs.iter().any(|dir| entry.path.starts_with(dir));
