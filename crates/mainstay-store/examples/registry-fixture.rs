@@ -7,7 +7,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::{Definition, Expected};
 use mainstay_core::spec::ServiceName;
-use mainstay_store::registry::{ChangeRequest, Registry, Work};
+use mainstay_store::registry::{ChangeRequest, Registry, Remains, Work};
 
 fn main() -> Result<(), Failure> {
     let path = std::env::args_os().nth(1).map(PathBuf::from);
@@ -15,7 +15,7 @@ fn main() -> Result<(), Failure> {
     for (service, text) in [("db", "one"), ("db", "two"), ("web", "web")] {
         begin(&path, service, Some(text))?.commit(&[None])?;
     }
-    begin(&path, "web", None)?.delete(false)?;
+    begin(&path, "web", None)?.delete(Remains::Keep)?;
     begin(&path, "db", Some("three"))?.roll_back("the service was not ready")
 }
 

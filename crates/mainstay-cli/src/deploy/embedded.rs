@@ -26,7 +26,7 @@ use mainstay_store::embedded::{
     place, read_record, registry_path, stopped, write_desired, write_record,
 };
 use mainstay_store::programs::Programs;
-use mainstay_store::registry::{ChangeRequest, Registered, Registry, Work};
+use mainstay_store::registry::{ChangeRequest, Registered, Registry, Remains, Work};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::guarded;
 use mainstay_sys::private::{create_private_dir, write_private};
@@ -60,16 +60,17 @@ pub(crate) enum Change {
 pub(crate) fn split_left(
     state: &StateDir,
     names: Vec<String>,
-    purge: bool,
+    remains: Remains,
 ) -> (Vec<String>, Vec<String>) {
     names
         .into_iter()
-        .partition(|name| has_left(state, name, purge))
+        .partition(|name| has_left(state, name, remains))
 }
 
-fn has_left(state: &StateDir, name: &str, purge: bool) -> bool {
+fn has_left(state: &StateDir, name: &str, remains: Remains) -> bool {
     let is_left = |it: Registered| {
-        it.definition.mode == MODE && (purge || !matches!(it.life, Stored::Deleted(_)))
+        let is_deleted = matches!(it.life, Stored::Deleted(_));
+        it.definition.mode == MODE && (remains == Remains::Purge || !is_deleted)
     };
     let known = || {
         Registry::find(&registry_path(state))
@@ -126,7 +127,7 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
 /// service is not the embedded manager's. Blocks.
 pub(crate) fn evidence(state: &StateDir, name: &str) -> Result<Option<Vec<Evidence>>, Failure> {
     const DAEMON: &str = "manager";
-    if !has_left(state, name, false) {
+    if !has_left(state, name, Remains::Keep) {
         return Ok(None);
     }
     let registered = find(&registry_path(state), name);
@@ -329,20 +330,20 @@ fn begin(
     Ok(Registry::open(&registry_path(state))?.begin(&requests)?)
 }
 
-/// Stops services and removes them from the embedded manager, all or none. Logs and data stay,
-/// unless `purge` is set. Blocks until none of their processes run.
+/// Stops services and removes them from the embedded manager, all or none. Logs and data are what
+/// remains of them. Blocks until none of their processes run.
 ///
 /// # Errors If one cannot be removed. Services that were stopped stay stopped.
 pub(crate) fn uninstall_all(
     state: &StateDir,
     names: &[String],
     expected: Expected,
-    purge: bool,
+    remains: Remains,
 ) -> Result<(), Failure> {
     let _lock = lock(state)?;
     let (all, _) = all(state, &[]);
     for name in names {
-        if !has_left(state, name, purge) {
+        if !has_left(state, name, remains) {
             return Err(not_found::service(state, name));
         }
         let needs = |it: &&Definition| {
@@ -361,16 +362,16 @@ pub(crate) fn uninstall_all(
         }
     }
     let services: Vec<ServiceName> = names.iter().filter_map(|it| ServiceName::new(it)).collect();
-    let (path, how) = (registry_path(state), (expected, purge));
+    let (path, how) = (registry_path(state), (expected, remains));
     registered::unregister(&path, &services, how, |token| {
-        remove_all(state, names, purge, token)
+        remove_all(state, names, remains, token)
     })
 }
 
 fn remove_all(
     state: &StateDir,
     names: &[String],
-    purge: bool,
+    remains: Remains,
     token: Option<&str>,
 ) -> Result<(), Failure> {
     for name in names {
@@ -380,7 +381,7 @@ fn remove_all(
         Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
         done => done?,
     }
-    if purge {
+    if remains == Remains::Purge {
         for name in names {
             refuse_hung(&state.logs_dir().join(name))?;
             refuse_hung(&state.data_dir(name))?;
@@ -396,7 +397,7 @@ fn remove_all(
         }
         // The directory may contain other files.
         let _ = fs::remove_dir(&place);
-        if purge {
+        if remains == Remains::Purge {
             let pipes = [name.clone(), format!("{name}.stderr")];
             for pipe in pipes {
                 remove(&state.pipes_dir().join(pipe))?;

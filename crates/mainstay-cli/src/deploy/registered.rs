@@ -12,7 +12,9 @@ use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::launch;
 use mainstay_host::manifest_file::Loaded;
-use mainstay_store::registry::{ChangeRequest, Error, Program, Registered, Registry, Work};
+use mainstay_store::registry::{
+    ChangeRequest, Error, Program, Registered, Registry, Remains, Work,
+};
 use mainstay_sys::guarded;
 use serde::Serialize;
 
@@ -123,7 +125,7 @@ pub(crate) fn program(spec: &Spec, base_dir: &Path) -> Option<Program> {
 pub(crate) fn unregister(
     path: &Path,
     names: &[ServiceName],
-    (expected, purge): (Expected, bool),
+    (expected, remains): (Expected, Remains),
     remove: impl FnOnce(Option<&str>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (mut requests, mut others) = (Vec::new(), Vec::new());
@@ -154,9 +156,9 @@ pub(crate) fn unregister(
         return Err(failure);
     }
     if let Some(work) = work {
-        work.delete(purge)?;
+        work.delete(remains)?;
     }
-    if purge {
+    if remains == Remains::Purge {
         // Services that were deleted earlier.
         if let Some(mut registry) = Registry::find(path)? {
             for name in others {

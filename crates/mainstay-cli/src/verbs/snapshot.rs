@@ -127,9 +127,10 @@ impl Snapshot {
             } => {
                 let kept = Kept::known(&of.name, state)?;
                 let which = id.map_or(Which::Stable(None), Which::Exactly);
-                let replaced = match discard {
-                    true => Replaced::Discard,
-                    false => Replaced::Keep,
+                let replaced = if discard {
+                    Replaced::Discard
+                } else {
+                    Replaced::Keep
                 };
                 restore(&kept, which, replaced, stop, of.json)?;
             }

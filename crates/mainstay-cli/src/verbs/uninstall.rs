@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::Expected;
 use mainstay_host::output;
+use mainstay_store::registry::Remains;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::embedded;
@@ -33,7 +34,12 @@ impl Uninstall {
             );
             return Err(Failure::new(Code::Usage, message));
         }
-        let (embedded, of_system) = embedded::split_left(state, self.names, self.purge);
+        let remains = if self.purge {
+            Remains::Purge
+        } else {
+            Remains::Keep
+        };
+        let (embedded, of_system) = embedded::split_left(state, self.names, remains);
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
         let found = if self.purge {
             Installed::named_once(state, &of_system)?
@@ -41,14 +47,14 @@ impl Uninstall {
             Installed::named(state, &of_system)?
         };
         if !embedded.is_empty() {
-            embedded::uninstall_all(state, &embedded, expected, self.purge)?;
+            embedded::uninstall_all(state, &embedded, expected, remains)?;
             for name in embedded {
                 output::text(&format!("{name}: uninstalled\n"))?;
             }
         }
         let mut failure = None;
         for installed in found {
-            match installed.uninstall(expected, self.purge) {
+            match installed.uninstall(expected, remains) {
                 Ok(()) => output::text(&format!("{}: uninstalled\n", installed.name()))?,
                 Err(error) => failure = failure.or(Some(error)),
             }

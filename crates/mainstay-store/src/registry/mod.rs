@@ -40,7 +40,7 @@ use self::rows::{
 use crate::state_dir;
 
 pub use self::program::Program;
-pub use self::work::Work;
+pub use self::work::{Remains, Work};
 
 /// The longest wait for a registry that another process has locked. Locks last for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);

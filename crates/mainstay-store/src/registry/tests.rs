@@ -123,7 +123,7 @@ fn a_definition_lives() {
 
     begin(&path, request("db", 2, None))
         .unwrap()
-        .delete(false)
+        .delete(Remains::Keep)
         .unwrap();
     assert_eq!(shown(&path, "db"), "deleted 2 two");
     assert_eq!(
@@ -158,7 +158,7 @@ fn a_definition_lives() {
 
     begin(&path, request("db", 3, None))
         .unwrap()
-        .delete(true)
+        .delete(Remains::Purge)
         .unwrap();
     assert_eq!(shown(&path, "db"), "nothing");
     assert_eq!(events(&path, "db"), [""; 0]);
@@ -214,7 +214,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
     assert_eq!(shown(&path, "db"), "active 1 one");
     begin(&path, request("web", 1, None))
         .unwrap()
-        .delete(false)
+        .delete(Remains::Keep)
         .unwrap();
     assert_eq!(
         events(&path, "db"),

@@ -24,6 +24,16 @@ pub struct Work {
     pub(super) holder: Holder,
 }
 
+/// The remains of a deleted service: its history, and where its caller removes those too, its state
+/// and its logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Left in place.
+    Keep,
+    /// Deleted too.
+    Purge,
+}
+
 impl Work {
     /// Returns the token that identifies this process as the owner.
     pub fn token(&self) -> &str {
@@ -103,10 +113,10 @@ impl Work {
         })
     }
 
-    /// Marks the services as deleted, or also removes their history if `is_purged`.
-    pub fn delete(self, is_purged: bool) -> Result<(), Failure> {
+    /// Marks the services as deleted.
+    pub fn delete(self, remains: Remains) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
-            _ if is_purged => purge(transaction, name),
+            _ if remains == Remains::Purge => purge(transaction, name),
             Stored::Updating(life) => {
                 let (version, target) = (life.version(), life.target());
                 settle(transaction, name, &Stored::Deleted(life.delete()), target)?;

@@ -37,9 +37,9 @@ pub enum Which {
 /// The fate of the state that a restore replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// It becomes a snapshot.
+    /// Kept as a snapshot.
     Keep,
-    /// It is deleted.
+    /// Deleted.
     Discard,
 }
 

@@ -24,6 +24,7 @@ use mainstay_core::report::{LastExit, ServiceReport};
 use mainstay_core::spec::{Need, Spec};
 use mainstay_host::output;
 use mainstay_store::programs::Programs;
+use mainstay_store::registry::Remains;
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 use mainstay_store::{completed, halted};
@@ -105,10 +106,10 @@ impl Installed {
         format!("mainstay-{}", self.name)
     }
 
-    /// Stops the service and removes it from the system's manager. With `purge`, also deletes its
-    /// logs, data and history.
-    pub(crate) fn uninstall(&self, expected: Expected, purge: bool) -> Result<(), Failure> {
-        self.unregister(expected, purge, || self.remove(purge))
+    /// Stops the service and removes it from the system's manager. Its logs, data and
+    /// history are what remains of it.
+    pub(crate) fn uninstall(&self, expected: Expected, remains: Remains) -> Result<(), Failure> {
+        self.unregister(expected, remains, || self.remove(remains))
     }
 
     /// Returns the paths of the files that an installation consists of, besides the manager's own.
@@ -118,7 +119,7 @@ impl Installed {
         paths.map(|path| self.here(&path)).collect()
     }
 
-    fn remove(&self, purge: bool) -> Result<(), Failure> {
+    fn remove(&self, remains: Remains) -> Result<(), Failure> {
         refuse_irregular(&format!("uninstall {}", self.name), self.files())?;
         self.end_start();
         match self.service().uninstall() {
@@ -139,7 +140,7 @@ impl Installed {
             }
         }
         #[cfg(unix)]
-        if purge && self.state.path().is_symlink() {
+        if remains == Remains::Purge && self.state.path().is_symlink() {
             let own_dir = self.own_dir();
             let (private, shown) = (
                 Path::new(PRIVATE_DIRS).join(&own_dir),
@@ -153,7 +154,7 @@ impl Installed {
                 _ => {}
             }
         }
-        if purge {
+        if remains == Remains::Purge {
             refuse_hung(&self.state.logs_dir())?;
             let programs = Programs::of_place(&self.place);
             programs

@@ -9,7 +9,7 @@ use mainstay_core::registry::{Definition, Expected, Version};
 use mainstay_core::report::ServiceReport;
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::manifest_file::Loaded;
-use mainstay_store::registry::{ChangeRequest, Program, Registered, Registry, Work};
+use mainstay_store::registry::{ChangeRequest, Program, Registered, Registry, Remains, Work};
 use mainstay_store::state_dir::StateDir;
 
 use super::account;
@@ -108,11 +108,13 @@ impl Installed {
     pub(super) fn unregister(
         &self,
         expected: Expected,
-        purge: bool,
+        remains: Remains,
         remove: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let name = std::slice::from_ref(&self.name);
-        unregister(&self.registry_path(), name, (expected, purge), |_| remove())
+        unregister(&self.registry_path(), name, (expected, remains), |_| {
+            remove()
+        })
     }
 
     /// Adds the registered version and the drift to a report: the deviations from what is
