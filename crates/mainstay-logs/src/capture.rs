@@ -465,7 +465,8 @@ fn report(events: &dyn Fn(LogEvent), log: &mut Log) -> bool {
     may_differ
 }
 
-fn event(name: &ServiceName, dir: &Path, report: Report) -> LogEvent {
+/// Names the service and the directory that a report is about.
+pub(super) fn event(name: &ServiceName, dir: &Path, report: Report) -> LogEvent {
     let (service, dir) = (name.clone(), dir.to_owned());
     match report {
         Report::Failing(task, file_error) => LogEvent::Failing {

@@ -12,6 +12,7 @@
 //! write. At most once a second the file is compared with the file that has its name: if another
 //! program has renamed it, as logrotate does, it is closed at the end of a line.
 
+mod durable;
 mod index;
 mod loss;
 mod rotation;
@@ -169,6 +170,10 @@ pub(super) struct LogFile<D: Disk> {
     /// The number of rotated files, unless others deleted some.
     rotated: u64,
     rotation_fails: bool,
+    is_durable: bool,
+    /// Set if a loss of power may take the name of the current file away.
+    has_new_name: bool,
+    sync_fails: bool,
     losing: Option<Losing>,
     lost: Lost,
     reports: Vec<Report>,
@@ -217,6 +222,9 @@ impl<D: Disk> LogFile<D> {
             last_stamp: None,
             rotated: 0,
             rotation_fails: false,
+            is_durable: false,
+            has_new_name: false,
+            sync_fails: false,
             losing: None,
             lost: Lost::default(),
             reports: Vec::new(),
@@ -416,6 +424,7 @@ impl<D: Disk> LogFile<D> {
         let (current, modified) = self.open_current()?;
         let (size, now) = (current.size, self.now());
         self.current = Some(current);
+        self.has_new_name = true;
         self.index = Index::default();
         if size == 0 {
             self.drop_index();

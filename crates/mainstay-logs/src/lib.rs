@@ -28,6 +28,7 @@ mod capture;
 mod collector;
 mod compress;
 mod disk;
+mod events;
 mod file;
 mod lines;
 mod orders;
@@ -44,6 +45,7 @@ pub mod tls;
 
 use capture::Capture;
 use collector::Collector;
+pub use events::EventLog;
 use file::Limits;
 use lines::Show;
 pub use orders::HANGS;

@@ -99,6 +99,9 @@ impl<D: Disk> LogFile<D> {
     /// Renames the current file and opens a new one. If only the second step fails, the old file
     /// continues to be written under its rotated name, which is still the newest.
     fn rename_and_reopen(&mut self) -> Result<(), FileError> {
+        if self.is_durable {
+            self.sync();
+        }
         let renamed = self.current.as_ref().is_some_and(|c| c.renamed);
         if !renamed {
             self.rename_current()?;
@@ -110,6 +113,7 @@ impl<D: Disk> LogFile<D> {
         make.map_err(|error| file_error("create", &self.dir, error))?;
         let (current, _) = self.open_current()?;
         self.current = Some(current);
+        self.has_new_name = true;
         Ok(())
     }
 
