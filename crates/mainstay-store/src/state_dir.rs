@@ -16,6 +16,7 @@
 //! STATE/start-failure.json  the cause if the last start of a host failed (`start_failure.rs`)
 //! STATE/control.sock        the control socket, docs/control.md (a named pipe on Windows)
 //! STATE/logs/NAME/          the output of a service
+//! STATE/events/NAME/        the events of a service (`mainstay-logs/src/events.rs`)
 //! STATE/redaction.key       the key with which `redact_with = "hash"` hides values
 //! STATE/spool/              log records that wait for log hosts
 //! STATE/pipes/NAME          the pipes that a service writes to (Linux)
@@ -166,6 +167,11 @@ impl StateDir {
     /// Returns the directory of all services' logs.
     pub fn logs_dir(&self) -> PathBuf {
         self.path.join("logs")
+    }
+
+    /// Returns the directory of all services' events.
+    pub fn events_dir(&self) -> PathBuf {
+        self.path.join("events")
     }
 
     /// Returns the directory of log records that wait for log hosts.
@@ -441,7 +447,12 @@ impl StateDir {
     fn refuse_planted(&self) -> Result<(), Failure> {
         let cannot = |error: io::Error| self.cannot_write("read", &error);
         // The other directories contain entries that belong to services, such as `data/NAME`.
-        let dirs = [self.path.clone(), self.logs_dir(), self.snapshots_dir()];
+        let dirs = [
+            self.path.clone(),
+            self.logs_dir(),
+            self.events_dir(),
+            self.snapshots_dir(),
+        ];
         for dir in dirs {
             let entries = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

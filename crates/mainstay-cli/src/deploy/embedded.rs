@@ -406,7 +406,13 @@ fn remove_all(
             programs
                 .purge()
                 .map_err(|error| cannot("remove the programs of", &place, &error))?;
-            for dir in [state.logs_dir().join(name), state.data_dir(name), place] {
+            let dirs = [
+                state.logs_dir().join(name),
+                state.events_dir().join(name),
+                state.data_dir(name),
+                place,
+            ];
+            for dir in dirs {
                 match fs::remove_dir_all(&dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(cannot("remove", &dir, &error));

@@ -473,9 +473,11 @@ impl Host {
             self.logs.forget(runtime.spec.name(), true, || {});
         }
         // The log thread processes requests in order: when the files of the last service are
-        // closed, so are all others.
-        self.logs
-            .forget(last.spec.name(), true, move || respond(done));
+        // closed, so are all others. Then those of its events are closed.
+        let events = self.events.clone();
+        self.logs.forget(last.spec.name(), true, move || {
+            events.settle(move || respond(done));
+        });
         for runtime in &gone {
             self.reporter
                 .notify(&format!("{}: removed", runtime.spec.name()));

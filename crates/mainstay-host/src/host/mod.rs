@@ -50,7 +50,7 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec, redact::RedactWith};
 use mainstay_core::time::Instant;
-use mainstay_logs::{LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};
+use mainstay_logs::{EventLog, LogEnds, LogEvent, Logs, Lost, Pipes, Places, SinkEvent, Task};
 use mainstay_store::embedded::{self, Definition, Desired};
 use mainstay_store::ledger::{Ledger, ManifestCopy};
 use mainstay_store::snapshot::{CallOff, Which};
@@ -300,6 +300,7 @@ struct Host {
     processes: Processes,
     helpers: HashMap<TreeId, Helper>,
     logs: Logs,
+    events: EventLog,
     /// The null device, for the output of probes.
     null: File,
     manifest: String,
@@ -588,6 +589,10 @@ impl Host {
             to_loop.send(Message::Log(event));
         })
         .map_err(failed("start the log thread"))?;
+        let to_loop = messages.clone();
+        let events = EventLog::new(state.events_dir(), move |event| {
+            to_loop.send(Message::Log(event));
+        });
         let specs: Vec<_> = parts
             .definitions
             .iter()
@@ -634,6 +639,7 @@ impl Host {
             processes: parts.processes,
             helpers: HashMap::new(),
             logs,
+            events,
             null,
             manifest: parts.manifest,
             left_out: Vec::new(),
@@ -831,6 +837,7 @@ impl Host {
     fn close(mut self) -> Result<(), Failure> {
         // Close our own ends of the pipes: a reader waits until the last writer has closed its end.
         self.runtimes.clear();
+        self.close_events();
         let summary = self.logs.close(|| self.reporter.await_logs(&self.state));
         let Some(summary) = summary else {
             return Err(self.reporter.give_logs_up(&self.state));
@@ -849,12 +856,23 @@ impl Host {
         Ok(())
     }
 
+    fn close_events(&mut self) {
+        if !self.events.close() {
+            let dir = self.state.events_dir();
+            self.reporter.notify(&format!(
+                "the last events were not stored: the disk of {} does not accept them",
+                dir.display()
+            ));
+        }
+    }
+
     /// Ends logging while services go on without a supervisor. Their output waits in the pipes for
     /// the next supervisor.
     ///
     /// # Errors
     /// As for [`Host::close`].
     fn leave(mut self) -> Result<(), Failure> {
+        self.close_events();
         let left = self.logs.leave(|| self.reporter.await_logs(&self.state));
         match left {
             Some(_) => Ok(()),
@@ -1006,10 +1024,16 @@ impl Host {
         let Some(runtime) = self.runtimes.get(&id) else {
             return;
         };
-        let name = runtime.spec.name().as_str();
+        let service = runtime.spec.name();
+        let name = service.as_str();
         self.reporter.emit(&time, (name, role), fact);
-        if !self.listeners.is_empty() {
+        // A service may send any number of status messages.
+        let is_stored = !matches!(fact, Fact::Status { .. });
+        if is_stored || !self.listeners.is_empty() {
             let line = Bytes::from(report::json_line(&time, (name, role), fact));
+            if is_stored {
+                self.events.append(service, &line);
+            }
             // Drop listeners that have disconnected or are too far behind.
             self.listeners
                 .retain(|listener| listener.try_send(line.clone()).is_ok());
