@@ -9,6 +9,7 @@ pub mod alert;
 pub mod engine;
 pub mod env_file;
 pub mod environment;
+pub mod events;
 pub mod failure;
 pub mod layout;
 pub mod log;

@@ -1,9 +1,9 @@
 //! The stored events of services, for `mainstay events` and `mainstay history --stats`.
 //!
-//! Each service has a log of its own, so that a service that restarts all the time does not displace
-//! the events of others. The lines are JSON objects like those of a log with `format = "json"`, so
-//! [`super::read`] finds them by time and follows them. A line that a loss of power has torn is no
-//! JSON object, and is skipped by readers.
+//! Each service has a log of its own, so that a service that restarts all the time does not
+//! displace the events of others. The lines are JSON objects like those of a log with `format =
+//! "json"`, so [`super::read`] finds them by time. A line that a loss of power has torn is no JSON
+//! object, and is skipped by readers.
 //!
 //! The thread that writes exists only while there are events. A line is in its file within
 //! [`WRITE_INTERVAL`], where it survives the supervisor, and on the disk within [`SYNC_INTERVAL`].
@@ -73,7 +73,7 @@ struct Queue {
     is_closing: bool,
 }
 
-/// What is written at once.
+/// The content of the queue, which is written at once.
 #[derive(Default)]
 struct Batch {
     lines: BTreeMap<ServiceName, Vec<u8>>,
@@ -158,7 +158,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a thread process the queue.
+    /// Wakes the thread, or starts one.
     fn wake(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         if std::mem::replace(&mut queue.is_running, true) {
             return self.changed.notify_all();

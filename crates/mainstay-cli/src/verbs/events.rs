@@ -1,110 +1,368 @@
-//! `mainstay events`: shows events as they happen.
+//! `mainstay events`: shows stored events, and new ones as they happen.
 
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
+use hyper::Response;
+use hyper::body::Incoming;
+use mainstay_core::events::StoredEvent;
 use mainstay_core::failure::{Code, Failure};
+use mainstay_core::spec::ServiceName;
 use mainstay_host::output::{self, Foreign};
+use mainstay_logs::read::{Keep, Log, Query, without_end};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
-use serde::Deserialize;
+use mainstay_sys::access::{self, Closed};
+use regex::bytes::Regex;
 
+use super::merge::{Input, MergeError, merge};
+use super::selection::{Selection, TIMES, now};
 use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
 
-/// Show service events as they happen, until the supervisor ends or you press Ctrl-C
+/// The age up to which stored events may be delivered again, in microseconds.
+const OVERLAP: u64 = 10_000_000;
+
+/// Show what happened to services: starts, failures, restarts, updates, and why
+///
+/// Stored events are shown whether or not a supervisor is running. Each service keeps its last
+/// 8 MiB of them, for at most 400 days.
 #[derive(Debug, clap::Args)]
+#[command(after_help = TIMES)]
 pub(crate) struct Events {
-    /// Show only the events of this service [default: all]
+    /// Name of the service [default: all; their events are merged by time]
     name: Option<String>,
+    /// Keep showing events as they happen, until the supervisor ends or you press Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    time: String,
-    service: String,
-    message: String,
-}
-
 impl Events {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let name = self.name.as_deref();
-        let installed = name.and_then(|name| Installed::find(state, name));
+        let query = self.selection.query()?;
+        let installed = self
+            .name
+            .as_ref()
+            .and_then(|name| Installed::find(state, name));
         if let Some(installed) = &installed {
             installed.check_hosted("show the events of")?;
         }
-        let place = name.map_or_else(|| state.clone(), |name| state.of(name));
-        client::block_on(async {
-            let events = async {
-                if let Some(name) = name {
-                    client::expect_service(&place, "show the events of", name).await?;
-                }
-                client::events(&place).await
+        let shown = Shown {
+            name: self.name,
+            regex: self.selection.regex()?,
+            is_json: self.json,
+        };
+        let place = match &shown.name {
+            Some(name) => state.of(name),
+            None => state.clone(),
+        };
+        let result = client::block_on(async {
+            // Connect first: no event falls between the stored ones and the first new one.
+            let stream = if self.follow {
+                Some(stream(&place, shown.name.as_deref()).await)
+            } else {
+                None
             };
-            let events = match events.await {
-                Err(failure) if failure.code() == Code::NotRunning => {
-                    // A host that failed to start serves no events: show the stored cause instead.
-                    let cause = installed.and_then(|it| it.start_failure());
-                    let absent = || match name {
-                        Some(name) => not_found::service_or(state, &[name], failure),
-                        None => failure,
-                    };
-                    self.show_start_failure(&cause.ok_or_else(absent)?)?;
-                    return Ok(ExitCode::from(Code::NotRunning as u8));
+            let stored = shown.stored(state, &query)?;
+            let cause = installed.and_then(|it| it.start_failure());
+            match (stream, cause) {
+                (None, None) if stored.is_some() => Ok(ExitCode::SUCCESS),
+                (Some(Ok(stream)), _) => {
+                    shown.live(&place, stream, stored.unwrap_or_default()).await
                 }
-                events => events?,
-            };
-            let mut body = events.into_body();
-            let mut pending = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame =
-                    frame.map_err(|error| client::broken(&place, &io::Error::other(error)))?;
-                let Ok(data) = frame.into_data() else {
-                    continue;
-                };
-                pending.extend_from_slice(&data);
-                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = pending.drain(..=end).collect();
-                    if let Err(error) = self.show(&line) {
-                        output::ignore_closed(Err(error))?;
-                        return Ok(ExitCode::SUCCESS);
-                    }
+                // The host could not start.
+                (None, Some(cause)) => {
+                    shown.start_failure(&cause)?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                (Some(Err(failure)), Some(cause)) if failure.code() == Code::NotRunning => {
+                    shown.start_failure(&cause)?;
+                    Ok(ExitCode::from(Code::NotRunning as u8))
+                }
+                (Some(Err(failure)), _) => Err(shown.absent(state, failure).into()),
+                (None, None) => match shown.nothing_stored(&place).await {
+                    Ok(()) => Ok(ExitCode::SUCCESS),
+                    Err(failure) => Err(shown.absent(state, failure).into()),
+                },
+            }
+        })?;
+        match result {
+            Ok(code) => Ok(code),
+            Err(Ended::Failed(failure)) => Err(failure),
+            Err(Ended::Output(error)) => {
+                output::ignore_closed(Err(error))?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// Subscribes to the events of the supervisor.
+async fn stream(place: &StateDir, name: Option<&str>) -> Result<Response<Incoming>, Failure> {
+    if let Some(name) = name {
+        client::expect_service(place, "show the events of", name).await?;
+    }
+    client::events(place).await
+}
+
+/// The reason why events are not shown any more.
+enum Ended {
+    Failed(Failure),
+    Output(io::Error),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// The events that are shown, and their form.
+struct Shown {
+    name: Option<String>,
+    regex: Option<Regex>,
+    is_json: bool,
+}
+
+/// The most recent of the stored events that were shown, with their number: those that may be
+/// delivered again as new ones.
+type Recent = HashMap<Vec<u8>, u32>;
+
+impl Shown {
+    /// Shows stored events. Returns `None` if there are none, selected or not.
+    fn stored(&self, state: &StateDir, query: &Query) -> Result<Option<Recent>, Ended> {
+        let mut logs = Vec::new();
+        for (name, dir) in places(state, self.name.as_deref())? {
+            match Log::open(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(&name, &dir, &error).into()),
+                Ok(mut log) => {
+                    let left = log.leave_unfinished_line();
+                    left.map_err(|error| unreadable(&name, &dir, &error))?;
+                    logs.push((name, dir, log));
                 }
             }
-            Ok(ExitCode::SUCCESS)
-        })?
+        }
+        let keep = |line: &[u8]| self.wanted(line).is_some();
+        let keep: &Keep<'_> = &keep;
+        let inputs: Vec<_> = logs
+            .iter()
+            .enumerate()
+            .map(|(service, (_, _, log))| Input {
+                log,
+                service,
+                keep: Some(keep),
+            })
+            .collect();
+        let mut recent = Recent::new();
+        let since = now().saturating_sub(OVERLAP);
+        let merged = merge(&inputs, query, |number, time, line| {
+            if time.micros >= since {
+                *recent.entry(line.to_vec()).or_default() += 1;
+            }
+            self.show(&logs[number].0, line)
+        });
+        match merged {
+            Ok(()) => Ok((!logs.is_empty()).then_some(recent)),
+            Err(MergeError::Output(error)) => Err(error.into()),
+            Err(MergeError::Input(number, error)) => {
+                let (name, dir, _) = &logs[number];
+                Err(unreadable(name, dir, &error).into())
+            }
+        }
     }
 
-    fn show_start_failure(&self, cause: &StartFailure) -> Result<(), Failure> {
-        let name = self.name.as_deref().unwrap_or_default();
-        let json = serde_json::json!({
+    /// Shows new events until the supervisor ends.
+    async fn live(
+        &self,
+        place: &StateDir,
+        stream: Response<Incoming>,
+        mut recent: Recent,
+    ) -> Result<ExitCode, Ended> {
+        let mut body = stream.into_body();
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| client::broken(place, &io::Error::other(error)))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            pending.extend_from_slice(&data);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                let shown = recent.get_mut(&line).filter(|count| **count > 0);
+                if let Some(count) = shown {
+                    *count -= 1;
+                } else if self.wanted(&line).is_some() {
+                    self.show(self.name.as_deref().unwrap_or_default(), &line)?;
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns what a line says, if it is to be shown.
+    fn wanted<'a>(&self, line: &'a [u8]) -> Option<Message<'a>> {
+        let message = Message::of(line)?;
+        let is_named = match (&message, &self.name) {
+            (Message::Event(event), Some(name)) => *name == event.service,
+            _ => true,
+        };
+        let text = match &message {
+            Message::Event(event) => event.message.as_bytes(),
+            Message::Loss(text) => text.as_bytes(),
+        };
+        let matches = self.regex.as_ref().is_none_or(|it| it.is_match(text));
+        (is_named && matches).then_some(message)
+    }
+
+    /// Shows a line of the log of `service`.
+    fn show(&self, service: &str, line: &[u8]) -> io::Result<()> {
+        let mut out = output::screen(Foreign::Text);
+        match Message::of(line) {
+            Some(Message::Event(_)) if self.is_json => out.write_all(line)?,
+            Some(Message::Event(event)) => {
+                writeln!(out, "{} {}: {}", event.stamp, event.service, event.message)?;
+            }
+            Some(Message::Loss(text)) if self.is_json => {
+                let loss = serde_json::json!({
+                    "service": service,
+                    "event": "lost",
+                    "message": text,
+                });
+                writeln!(out, "{loss}")?;
+            }
+            Some(Message::Loss(text)) => writeln!(out, "{service}: {text}")?,
+            None => {}
+        }
+        out.flush()
+    }
+
+    fn start_failure(&self, cause: &StartFailure) -> Result<(), Ended> {
+        let service = self.name.as_deref().unwrap_or_default();
+        let event = serde_json::json!({
             "time": cause.time,
-            "service": name,
+            "service": service,
             "event": "start_failed",
             "message": cause.line(),
         });
-        let shown = self.show(format!("{json}\n").as_bytes());
-        output::ignore_closed(shown)
+        Ok(self.show(service, format!("{event}\n").as_bytes())?)
     }
 
-    fn show(&self, json: &[u8]) -> io::Result<()> {
-        let Ok(line) = serde_json::from_slice::<Line>(json) else {
-            return Ok(());
+    /// Returns the failure if no event of the service is stored, or none of any service.
+    async fn nothing_stored(&self, place: &StateDir) -> Result<(), Failure> {
+        let Some(name) = &self.name else {
+            return client::status(place).await.map(drop);
         };
-        if self.name.as_ref().is_some_and(|name| *name != line.service) {
-            return Ok(());
+        client::expect_service(place, "show the events of", name).await?;
+        let message = format!("no events of {name} yet: it has not been started");
+        Err(Failure::new(Code::Unknown, message))
+    }
+
+    /// Returns the failure of a request, or that of a service which is installed nowhere.
+    fn absent(&self, state: &StateDir, failure: Failure) -> Failure {
+        match &self.name {
+            Some(name) => not_found::service_or(state, &[name], failure),
+            None => failure,
         }
-        let mut out = output::screen(Foreign::Text);
-        if self.json {
-            out.write_all(json)?
-        } else {
-            writeln!(out, "{} {}: {}", line.time, line.service, line.message)?
+    }
+}
+
+/// The meaning of a stored line.
+enum Message<'a> {
+    Event(StoredEvent<'a>),
+    /// Events were lost, because the disk did not accept them.
+    Loss(Cow<'a, str>),
+}
+
+impl<'a> Message<'a> {
+    fn of(line: &'a [u8]) -> Option<Self> {
+        let line = without_end(line);
+        if line.starts_with(b"mainstay: ") {
+            return Some(Self::Loss(String::from_utf8_lossy(line)));
         }
-        out.flush()
+        StoredEvent::parse(line).map(Self::Event)
+    }
+}
+
+/// Returns the services with their directories of events.
+fn places(state: &StateDir, name: Option<&str>) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let place = |name: &str| (name.to_owned(), state.of(name).events_dir().join(name));
+    if let Some(name) = name {
+        // Only a valid service name may become part of a path.
+        let name = ServiceName::new(name).into_iter();
+        return Ok(name.map(|name| place(name.as_str())).collect());
+    }
+    let dir = state.events_dir();
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(unreadable("all services", &dir, &error)),
+        Ok(entries) => Some(entries),
+    };
+    let own = entries.into_iter().flatten().flatten();
+    let own = own.filter_map(|entry| ServiceName::new(entry.file_name().to_str()?));
+    let own = own.map(|name| (name.to_string(), dir.join(name.as_str())));
+    let hosted = Installed::all(state).into_iter();
+    let hosted = hosted.filter(|it| !it.is_direct());
+    let all: BTreeSet<_> = own
+        .chain(hosted.map(|it| place(it.name().as_str())))
+        .collect();
+    Ok(all.into_iter().collect())
+}
+
+/// Passes on all stored events of a service, oldest first. Returns whether there are any.
+pub(super) fn each_stored(
+    state: &StateDir,
+    name: &str,
+    mut receive: impl FnMut(StoredEvent<'_>),
+) -> Result<bool, Failure> {
+    let mut are_any = false;
+    for (_, dir) in places(state, Some(name))? {
+        let mut read = || -> io::Result<()> {
+            let mut log = match Log::open(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                log => log?,
+            };
+            log.leave_unfinished_line()?;
+            let mut lines = log.lines(log.select(&Query::default(), None)?, None);
+            let mut line = Vec::new();
+            while lines.next(&mut line)?.is_some() {
+                if let Some(event) = StoredEvent::parse(without_end(&line)) {
+                    are_any = true;
+                    receive(event);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| unreadable(name, &dir, &error))?;
+    }
+    Ok(are_any)
+}
+
+fn unreadable(name: &str, dir: &Path, error: &io::Error) -> Failure {
+    let operation = format!("cannot read the events of {name}");
+    match (error.kind(), Closed::at(dir)) {
+        (io::ErrorKind::PermissionDenied, Some(closed)) => closed.failure(&operation),
+        (io::ErrorKind::PermissionDenied, None) => {
+            Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
+                .hint(access::run_as_administrator())
+        }
+        _ => Failure::new(Code::Failed, format!("{operation}: {error}")),
     }
 }

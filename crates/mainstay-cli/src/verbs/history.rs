@@ -1,8 +1,11 @@
-//! `mainstay history`: shows the changes to a definition, with their author and time.
+//! `mainstay history`: shows the changes to a definition, with their author and time, or what they
+//! did to the service.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mainstay_core::engine::Human;
+use mainstay_core::events::{Course, Stats};
 use mainstay_core::failure::Failure;
 use mainstay_core::registry::{Entry, Who};
 use mainstay_core::time::rfc3339;
@@ -10,16 +13,27 @@ use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
+use super::{events, selection};
 use crate::installed::registry_of;
 use crate::not_found;
+
+/// The period of the figures if no option selects one.
+const PERIOD: &str = "30d";
 
 /// Show the changes to a service's definition, oldest first
 ///
 /// Each entry shows who made the change, when and how. Works for uninstalled services, too.
+/// `--stats` sums up what happened to the service: deployments, outages and availability.
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
     /// Name of the service
     name: String,
+    /// Show deployments, outages and availability in a period instead
+    #[arg(long)]
+    stats: bool,
+    /// Begin the period at this time [default: 30d]
+    #[arg(long, value_name = "T", allow_hyphen_values = true, requires = "stats")]
+    since: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -47,6 +61,9 @@ struct Line<'a> {
 
 impl History {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        if self.stats {
+            return self.show_stats(state);
+        }
         let found = registry_of(state, &self.name)?;
         let (registry, registered) = found.ok_or_else(|| not_found::service(state, &self.name))?;
         let entries = registry.history(&self.name)?;
@@ -82,4 +99,79 @@ impl History {
         output::text(&text)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    fn show_stats(&self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let now = selection::now();
+        let since = selection::time("--since", Some(self.since.as_deref().unwrap_or(PERIOD)))?;
+        let mut course = Course::new(since.unwrap_or(now));
+        let is_stored = events::each_stored(state, &self.name, |event| course.observe(&event))?;
+        if !is_stored && registry_of(state, &self.name)?.is_none() {
+            return Err(not_found::service(state, &self.name));
+        }
+        let stats = course.stats(now);
+        if self.json {
+            output::document(&Figures {
+                name: &self.name,
+                stats: &stats,
+            })?;
+        } else {
+            output::text(&text(&self.name, &stats))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Serialize)]
+struct Figures<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+fn text(name: &str, stats: &Stats) -> String {
+    let time = |seconds: f64| Human(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let percent = |share: f64, digits: usize| format!("{:.digits$} %", share * 100.0);
+    let (deployments, rolled_back) = (stats.deployments, stats.rolled_back);
+    let mut lines = vec![
+        ("period", format!("{} to {}", stats.from, stats.to)),
+        (
+            "deployments",
+            format!("{deployments} ({:.1} a week)", stats.deployments_per_week),
+        ),
+    ];
+    if let Some(share) = stats.rolled_back_share {
+        lines.push((
+            "rolled back",
+            format!("{rolled_back} ({})", percent(share, 0)),
+        ));
+    }
+    let availability = match stats.availability {
+        // 99.999 % is not to become 100 %.
+        Some(share) => percent((share * 1e5).floor() / 1e5, 3),
+        None => "unknown: the service was never ready".to_owned(),
+    };
+    lines.push(("availability", availability));
+    let mut outages = match stats.outages {
+        0 => "none".to_owned(),
+        count => format!("{count}, {} in total", time(stats.down_s)),
+    };
+    if stats.is_down {
+        outages += "; the last one continues";
+    }
+    lines.push(("outages", outages));
+    if let Some((median, max)) = stats.restored_median_s.zip(stats.restored_max_s) {
+        let text = format!("{} (median), {} (longest)", time(median), time(max));
+        lines.push(("time to restore", text));
+    }
+    if stats.unseen_ends > 0 {
+        let text = format!(
+            "{} ends that no supervisor saw; the time before them is not counted",
+            stats.unseen_ends
+        );
+        lines.push(("unknown", text));
+    }
+    let lines = lines
+        .iter()
+        .map(|(what, text)| format!("{what:<16} {text}\n"));
+    format!("{name}\n{}", lines.collect::<String>())
 }

@@ -5,25 +5,23 @@ mod pager;
 mod show;
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::log::Stream;
 use mainstay_core::log::stored::Stored;
 use mainstay_core::spec::ServiceName;
-use mainstay_core::time::{WHEN, when};
 use mainstay_host::output::{self, Foreign};
-use mainstay_logs::read::{Followed, Keep, Lines, Log, Position, Query, Range, Time, follow};
+use mainstay_logs::read::{Followed, Keep, Log, Position, Query, follow};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::{self, Closed};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
+use super::merge::{Input, MergeError, merge};
+use super::selection::{Selection, TIMES};
 use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
@@ -32,14 +30,12 @@ use show::{Added, Form, Shown, Tag};
 
 /// The directory of the second of two raw streams, inside the directory of the log.
 const STDERR_DIR: &str = "stderr";
-/// The number of lines shown if no option selects lines.
-const DEFAULT_LINES: u64 = 10;
 /// The number of last lines that are read to find whether lines name their stream.
 const SAMPLE: u64 = 100;
 
 /// Show the logs of services, including rotated and compressed files, or rotate a log
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = TIMES)]
+#[command(args_conflicts_with_subcommands = true, after_help = times())]
 pub(crate) struct Logs {
     /// Names of the services; lines of several services are merged by time
     #[arg(required = true)]
@@ -47,26 +43,8 @@ pub(crate) struct Logs {
     /// Keep showing new lines until you press Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Show the last N lines of each service [default: 10; all with --since, --until or --grep]
-    #[arg(short = 'n', long, value_name = "N")]
-    lines: Option<u64>,
-    /// Show lines from this time on
-    #[arg(long, value_name = "T", allow_hyphen_values = true)]
-    since: Option<String>,
-    /// Show lines up to this time
-    #[arg(
-        long,
-        value_name = "T",
-        allow_hyphen_values = true,
-        conflicts_with = "follow"
-    )]
-    until: Option<String>,
-    /// Show only lines that match this regular expression
-    #[arg(short, long, value_name = "RE")]
-    grep: Option<String>,
-    /// Ignore case in --grep
-    #[arg(short, long, requires = "grep")]
-    ignore_case: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Show only lines from this stream
     #[arg(long, value_parser = stream())]
     stream: Option<Stream>,
@@ -83,10 +61,13 @@ pub(crate) struct Logs {
     rotate: Option<Rotate>,
 }
 
-const TIMES: &str = "\
-T is one of: 2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12], 10:11[:12] (today), today, yesterday,
-15m (ago; also s, h, d, w; 1h30m), @SECONDS since 1970. Without an offset it is UTC, like the stamps in logs.
-Lines without stamps (`format = \"raw\"`) are known to about a second: --since and --until may show a second more.";
+/// The help about times in logs.
+fn times() -> String {
+    format!(
+        "{TIMES}\nLines without stamps (`format = \"raw\"`) are known to about a second: --since and \
+         --until may show a second more."
+    )
+}
 
 fn stream() -> impl TypedValueParser<Value = Stream> {
     let names = PossibleValuesParser::new(Stream::ALL.map(Stream::name));
@@ -158,8 +139,8 @@ impl Logs {
             rotated.map_err(|failure| not_found::service_or(state, &[name], failure))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let query = self.query()?;
-        let regex = self.regex()?;
+        let query = self.selection.query()?;
+        let regex = self.selection.regex()?;
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
             if let Some(installed) = Installed::find(state, name) {
@@ -230,41 +211,6 @@ impl Logs {
         self.go_on(sources, as_bytes, &shown)
     }
 
-    fn query(&self) -> Result<Query, Failure> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = u64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
-        let time = |option: &str, text: &Option<String>| match text {
-            None => Ok(None),
-            Some(text) => match when(text, now, 0) {
-                Some(time) => Ok(Some(time)),
-                None => Err(
-                    Failure::new(Code::Usage, format!("{option} '{text}' is not a time"))
-                        .hint(format!("expected {WHEN}")),
-                ),
-            },
-        };
-        let (since, until) = (time("--since", &self.since)?, time("--until", &self.until)?);
-        let is_narrowed = since.is_some() || until.is_some() || self.grep.is_some();
-        let lines = self.lines.or((!is_narrowed).then_some(DEFAULT_LINES));
-        Ok(Query {
-            lines,
-            since,
-            until,
-        })
-    }
-
-    fn regex(&self) -> Result<Option<Regex>, Failure> {
-        let Some(text) = &self.grep else {
-            return Ok(None);
-        };
-        let regex = RegexBuilder::new(text)
-            .case_insensitive(self.ignore_case)
-            .build();
-        regex
-            .map(Some)
-            .map_err(|error| Failure::new(Code::Usage, format!("--grep '{text}': {error}")))
-    }
-
     /// Returns the sources of the requested lines of a service.
     fn sources(
         &self,
@@ -331,52 +277,22 @@ impl Logs {
             .iter()
             .map(|source| |line: &[u8]| source.filter.keeps(line))
             .collect();
-        // If a service has two logs, each supplies its last N lines. The surplus over N is skipped.
-        let mut found = vec![0; self.names.len()];
-        let mut readers = Vec::with_capacity(sources.len());
-        for (source, keep) in sources.iter().zip(&keeps) {
-            let keep: Option<&Keep<'_>> = if source.filter.keeps_all() {
-                None
-            } else {
-                Some(keep)
-            };
-            let range = source
-                .log
-                .select(query, keep)
-                .map_err(source.unreadable_log())?;
-            found[source.service] += range.counted;
-            readers.push(Reader::new(source, range, keep)?);
-        }
-        let mut surplus: Vec<u64> = match query.lines {
-            Some(lines) => found
-                .iter()
-                .map(|found| found.saturating_sub(lines))
-                .collect(),
-            None => vec![0; found.len()],
-        };
-        let mut next: BinaryHeap<_> = readers
+        let inputs: Vec<_> = sources
             .iter()
-            .enumerate()
-            .filter_map(|(number, reader)| Some(Reverse((reader.time?.micros, number))))
+            .zip(&keeps)
+            .map(|(source, keep)| Input {
+                log: &source.log,
+                service: source.service,
+                keep: (!source.filter.keeps_all()).then_some(keep as &Keep<'_>),
+            })
             .collect();
-        while let Some(Reverse((now, number))) = next.pop() {
-            let reader = &mut readers[number];
-            let source = reader.source;
-            let surplus = &mut surplus[source.service];
-            if *surplus > 0 {
-                *surplus -= 1;
-            } else if let Some(time) = reader.time {
-                let mut shown = shown.borrow_mut();
-                let result = shown.line(&source.tag, time, &reader.line);
-                result.map_err(ShowError::Output)?;
-            }
-            reader.advance()?;
-            if let Some(time) = reader.time {
-                // A clock that was set back does not change the order of lines within a log.
-                next.push(Reverse((time.micros.max(now), number)));
-            }
-        }
-        Ok(())
+        let merged = merge(&inputs, query, |number, time, line| {
+            shown.borrow_mut().line(&sources[number].tag, time, line)
+        });
+        merged.map_err(|error| match error {
+            MergeError::Input(number, error) => sources[number].unreadable_log()(error),
+            MergeError::Output(error) => ShowError::Output(error),
+        })
     }
 
     fn go_on(
@@ -437,38 +353,6 @@ enum ShowError {
 impl Source {
     fn unreadable_log(&self) -> impl Fn(io::Error) -> ShowError {
         |error| ShowError::Log(self.name.clone(), error)
-    }
-}
-
-/// A log that is being merged with others, positioned at one of its lines.
-struct Reader<'a> {
-    source: &'a Source,
-    lines: Lines<'a>,
-    line: Vec<u8>,
-    /// The time of the line; `None` at the end.
-    time: Option<Time>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(
-        source: &'a Source,
-        range: Range,
-        keep: Option<&'a Keep<'a>>,
-    ) -> Result<Self, ShowError> {
-        let mut reader = Self {
-            source,
-            lines: source.log.lines(range, keep),
-            line: Vec::new(),
-            time: None,
-        };
-        reader.advance()?;
-        Ok(reader)
-    }
-
-    fn advance(&mut self) -> Result<(), ShowError> {
-        let next = self.lines.next(&mut self.line);
-        self.time = next.map_err(self.source.unreadable_log())?;
-        Ok(())
     }
 }
 

@@ -183,7 +183,7 @@ fn events_are_told_as_they_happen() {
     event(&supervisor, "api", "ready");
     let mut listener = sandbox.command(mainstay());
     listener
-        .args(["events", "db", "--json"])
+        .args(["events", "db", "--follow", "--json"])
         .stdout(std::process::Stdio::piped());
     let mut listener = listener.spawn().expect("mainstay runs");
     let stdout = listener.stdout.take().expect("piped");

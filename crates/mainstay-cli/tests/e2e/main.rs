@@ -6,6 +6,7 @@ mod alerts;
 mod control;
 mod daemon;
 #[cfg(target_os = "linux")]
+mod events;
 mod exhaustion;
 mod failures;
 mod hello;

@@ -287,7 +287,7 @@ fn a_supervisor_that_is_killed_answers_with_its_end() {
         client.args(args).stderr(std::process::Stdio::piped());
         client.spawn().expect("mainstay runs")
     };
-    let clients = [ask(&["start", "slow"]), ask(&["events"])];
+    let clients = [ask(&["start", "slow"]), ask(&["events", "-f"])];
     let socket = sandbox.state_dir().join("control.sock");
     wait_until("both are connected", SOON, || {
         let peers = std::fs::read_to_string("/proc/net/unix").expect("sockets");

@@ -311,7 +311,7 @@ fn a_supervisor_that_does_not_respond_is_named() {
         &["restart", "a"],
         &["pause", "a"],
         &["reload", "a"],
-        &["events"],
+        &["events", "-f"],
         &["logs", "rotate", "a"],
     ];
     let clients = verbs.map(|args| {

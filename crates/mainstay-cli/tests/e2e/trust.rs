@@ -373,7 +373,7 @@ fn a_socket_of_another_account_is_not_believed() {
         &["status"][..],
         &["stop"],
         &["restart", "a"],
-        &["events"],
+        &["events", "-f"],
         &["list"],
     ] {
         let output = verb(&sandbox, verb_and_more);

@@ -31,6 +31,9 @@ pub enum Fact {
         pid: u32,
         /// The number of automatic restarts that the supervisor has recorded.
         restarts: u64,
+        /// Set if the service is ready: it needs no evidence, or was ready before.
+        #[serde(rename = "ready")]
+        is_ready: bool,
     },
     /// The service kept running after its last supervisor died, and is supervised again.
     Adopted {
@@ -38,6 +41,9 @@ pub enum Fact {
         pid: u32,
         /// The number of automatic restarts that the supervisor has recorded.
         restarts: u64,
+        /// Set if the service is ready: it needs no evidence, or was ready before.
+        #[serde(rename = "ready")]
+        is_ready: bool,
     },
     /// The evidence of readiness was seen.
     Ready {
@@ -304,8 +310,10 @@ impl fmt::Display for Fact {
         match self {
             Self::Waiting { on } => write!(f, "waiting for {}", Names(on)),
             Self::WaitingFor { probe } => write!(f, "waiting for {probe}"),
-            Self::Started { pid, restarts: 0 } => write!(f, "started, pid {pid}"),
-            Self::Started { pid, restarts } => {
+            Self::Started {
+                pid, restarts: 0, ..
+            } => write!(f, "started, pid {pid}"),
+            Self::Started { pid, restarts, .. } => {
                 write!(f, "started again, pid {pid} (restart {restarts})")
             }
             Self::Adopted { pid, .. } => {

@@ -13,6 +13,7 @@ mod clock;
 mod control;
 mod daemon;
 mod delay;
+mod facts;
 mod helpers;
 mod interrupts;
 mod ledger;
@@ -42,8 +43,7 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Fact, RecoveredState, RunId, ServiceId, Snapshotted, StateName,
-    Token,
+    Action, Engine, Event, Exit, RecoveredState, RunId, ServiceId, Snapshotted, Token,
 };
 use mainstay_core::failure::{Code, Failure, chain};
 use mainstay_core::log::redact::RedactionKey;
@@ -589,10 +589,6 @@ impl Host {
             to_loop.send(Message::Log(event));
         })
         .map_err(failed("start the log thread"))?;
-        let to_loop = messages.clone();
-        let events = EventLog::new(state.events_dir(), move |event| {
-            to_loop.send(Message::Log(event));
-        });
         let specs: Vec<_> = parts
             .definitions
             .iter()
@@ -639,7 +635,7 @@ impl Host {
             processes: parts.processes,
             helpers: HashMap::new(),
             logs,
-            events,
+            events: facts::event_log(&parts.state, messages.clone()),
             null,
             manifest: parts.manifest,
             left_out: Vec::new(),
@@ -856,16 +852,6 @@ impl Host {
         Ok(())
     }
 
-    fn close_events(&mut self) {
-        if !self.events.close() {
-            let dir = self.state.events_dir();
-            self.reporter.notify(&format!(
-                "the last events were not stored: the disk of {} does not accept them",
-                dir.display()
-            ));
-        }
-    }
-
     /// Ends logging while services go on without a supervisor. Their output waits in the pipes for
     /// the next supervisor.
     ///
@@ -994,75 +980,6 @@ impl Host {
             }
         }
         self.sweep();
-    }
-
-    fn emit(&mut self, id: ServiceId, fact: &Fact) {
-        let role = self.engine.rollout_role(id);
-        if role.is_none() {
-            self.has_halted |= matches!(fact, Fact::Halted { .. });
-            self.record_outcome(id, fact);
-        }
-        match self.engine.view(id).map(|view| view.state) {
-            // A service without a readiness check counts as well.
-            Some(StateName::Running) => self.progress.is_ready.notify_one(),
-            Some(StateName::BackingOff) if self.engine.fails_steadily(id) => {
-                self.progress.fails.notify_one();
-            }
-            // During a trial, keep the sockets: the old definition may be restored and use them.
-            Some(StateName::Stopped | StateName::Halted) if self.engine.trial(id).is_none() => {
-                if let Some(runtime) = self.runtimes.get_mut(&id) {
-                    runtime.sockets.close();
-                }
-            }
-            _ => {}
-        }
-        if !matches!(fact, Fact::Missed { .. } | Fact::Status { .. }) {
-            self.record(id);
-            self.show_manager(id);
-        }
-        let time = self.clock.calendar(self.engine.now());
-        let Some(runtime) = self.runtimes.get(&id) else {
-            return;
-        };
-        let service = runtime.spec.name();
-        let name = service.as_str();
-        self.reporter.emit(&time, (name, role), fact);
-        // A service may send any number of status messages.
-        let is_stored = !matches!(fact, Fact::Status { .. });
-        if is_stored || !self.listeners.is_empty() {
-            let line = Bytes::from(report::json_line(&time, (name, role), fact));
-            if is_stored {
-                self.events.append(service, &line);
-            }
-            // Drop listeners that have disconnected or are too far behind.
-            self.listeners
-                .retain(|listener| listener.try_send(line.clone()).is_ok());
-        }
-        if fact.is_alert() {
-            self.alert(id, &time, role, fact);
-        }
-        self.answer_update(id, fact);
-    }
-
-    /// Reports the reason that the service is not running to the service manager that started this
-    /// process.
-    fn show_manager(&self, id: ServiceId) {
-        let Some(view) = self.engine.view(id).filter(|_| self.has_manager) else {
-            return;
-        };
-        let text = match view.state {
-            StateName::Running => String::new(),
-            StateName::BackingOff | StateName::Halted | StateName::Waiting => {
-                let why = view
-                    .detail
-                    .map_or_else(String::new, |why| format!(": {why}"));
-                format!("{}{why}", view.state)
-            }
-            // In the other states, the reason for the current attempt remains relevant.
-            _ => return,
-        };
-        let shown = &self.progress.text;
-        shown.send_if_modified(|old| std::mem::replace(old, text.clone()) != text);
     }
 
     /// Handles a signal of the operator: the first stop signal stops all services, the second kills

@@ -143,11 +143,7 @@ impl Host {
                 let needs = Vec::new();
                 self.requested(Waiter { on, needs, reply }, actions);
             }
-            Route::Events => {
-                self.listeners.retain(|listener| !listener.is_closed());
-                self.listeners.extend(listener);
-                let _ = reply.send(Reply::document(&serde_json::json!({})));
-            }
+            Route::Events => self.subscribe(listener, reply),
             Route::Reload { name } => {
                 let _ = reply.send(match self.engine.find(&name) {
                     Some(id) => match self.reload(id) {

@@ -61,7 +61,7 @@ fn what_waits_for_a_disk_is_bounded_and_the_rest_is_counted() {
     assert!(last.contains("(7 lines) were lost"), "{last}");
 }
 
-/// What becomes of bytes that were not flushed.
+/// The fate of bytes that were not flushed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Loss {
     /// The process was killed: nothing.

@@ -13,8 +13,8 @@ impl<D: Disk> LogFile<D> {
         self
     }
 
-    /// Flushes the current file, so that its content survives a loss of power. Blocks as long as the
-    /// disk does.
+    /// Flushes the current file, so that its content survives a loss of power. Blocks as long as
+    /// the disk does.
     pub(crate) fn sync(&mut self) {
         let Some(current) = &self.current else { return };
         let name = || -> io::Result<()> {

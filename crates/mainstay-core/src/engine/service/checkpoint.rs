@@ -89,7 +89,12 @@ impl Service {
                 stage,
             } => {
                 let restarts = self.history.restarts;
-                self.emit(Fact::Adopted { pid, restarts }, shared);
+                let adopted = Fact::Adopted {
+                    pid,
+                    restarts,
+                    is_ready: matches!(stage, Stage::Running),
+                };
+                self.emit(adopted, shared);
                 self.adopt(pid, (began, since, until), stage, shared);
             }
             RecoveredState::Ended {

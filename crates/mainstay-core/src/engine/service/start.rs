@@ -53,7 +53,12 @@ impl Service {
                 Evidence::Line(_) | Evidence::Notice => {}
             }
         }
-        self.emit(Fact::Started { pid, restarts }, shared);
+        let started = Fact::Started {
+            pid,
+            restarts,
+            is_ready: self.spec.start().ready().is_none(),
+        };
+        self.emit(started, shared);
         if is_ready {
             self.ready(shared)
         } else {

@@ -1,0 +1,405 @@
+//! Stored events, and the figures of a period that follow from them.
+//!
+//! The figures are those by which software delivery is commonly measured (deployments a week, the
+//! share that failed, the time to restore service), and availability.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{rfc3339, rfc3339_at_start};
+
+/// An event as it was stored: a line of JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent<'a> {
+    /// The time in microseconds since 1970.
+    pub time: u64,
+    /// The time as it was stored (RFC 3339).
+    pub stamp: Cow<'a, str>,
+    /// The name of the service.
+    pub service: Cow<'a, str>,
+    /// The kind, as in [`crate::engine::Fact`].
+    pub event: Cow<'a, str>,
+    /// The message for people.
+    pub message: Cow<'a, str>,
+    /// Set if the service is ready from then on.
+    pub is_ready: bool,
+    /// Set if the event is not about the service's own run: a new definition is on trial.
+    pub is_beside: bool,
+}
+
+impl<'a> StoredEvent<'a> {
+    /// Parses a line. Returns `None` for anything else, such as a line that a loss of power tore.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Line<'a> {
+            #[serde(borrow)]
+            time: Cow<'a, str>,
+            #[serde(borrow)]
+            service: Cow<'a, str>,
+            #[serde(borrow)]
+            event: Cow<'a, str>,
+            #[serde(borrow)]
+            message: Cow<'a, str>,
+            beside: Option<serde::de::IgnoredAny>,
+            #[serde(default)]
+            ready: bool,
+        }
+        let line: Line<'a> = serde_json::from_slice(line).ok()?;
+        let (time, _) = rfc3339_at_start(line.time.as_bytes())?;
+        Some(Self {
+            time,
+            stamp: line.time,
+            service: line.service,
+            is_ready: line.ready || line.event == "ready",
+            is_beside: line.beside.is_some(),
+            event: line.event,
+            message: line.message,
+        })
+    }
+}
+
+/// The figures of one service in a period.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stats {
+    /// The begin of the period (RFC 3339): not before the first stored event.
+    pub from: String,
+    /// The end of the period.
+    pub to: String,
+    /// The updates that took effect or were rolled back.
+    pub deployments: u32,
+    /// The number of deployments in a week, on average.
+    pub deployments_per_week: f64,
+    /// The updates that were rolled back.
+    pub rolled_back: u32,
+    /// The share of deployments that were rolled back; `None` without deployments.
+    pub rolled_back_share: Option<f64>,
+    /// The time for which the service was ready, in seconds.
+    pub up_s: f64,
+    /// The time for which it was not, although it should have been, in seconds.
+    pub down_s: f64,
+    /// The share of `up_s` in both; `None` if both are zero.
+    pub availability: Option<f64>,
+    /// The times for which the service was down, including one that lasts.
+    pub outages: u32,
+    /// The median time from the begin of an outage until the service was ready again, in seconds.
+    pub restored_median_s: Option<f64>,
+    /// The longest such time.
+    pub restored_max_s: Option<f64>,
+    /// Set if the service is down at the end of the period.
+    pub is_down: bool,
+    /// The ends of runs that no supervisor saw, such as losses of power. The time until the next
+    /// start counts as neither up nor down.
+    pub unseen_ends: u32,
+}
+
+/// The state of a service, as far as it matters for its availability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not supposed to be ready: stopped, paused, or starting on request.
+    Off,
+    Up,
+    Down,
+}
+
+/// The course of one service in a period.
+pub struct Course {
+    phase: Phase,
+    /// The begin of the phase.
+    since: u64,
+    from: u64,
+    /// Set if an event was observed.
+    is_known: bool,
+    /// The lengths of the phases within the period, in microseconds.
+    up: u64,
+    down: u64,
+    /// Set if a failure is known. A program that ends may have done its work.
+    has_failed: bool,
+    outages: u32,
+    restored: Vec<u64>,
+    unseen_ends: u32,
+    deployments: u32,
+    rolled_back: u32,
+}
+
+impl Course {
+    /// Creates the course of a service of which nothing is known. The period begins `from`
+    /// microseconds after 1970, or with the first event.
+    pub fn new(from: u64) -> Self {
+        Self {
+            phase: Phase::Off,
+            since: from,
+            from,
+            is_known: false,
+            up: 0,
+            down: 0,
+            has_failed: false,
+            outages: 0,
+            restored: Vec::new(),
+            unseen_ends: 0,
+            deployments: 0,
+            rolled_back: 0,
+        }
+    }
+
+    /// Adds an event of the service, later than all others. Events before the period tell how it
+    /// begins.
+    pub fn observe(&mut self, event: &StoredEvent<'_>) {
+        if !std::mem::replace(&mut self.is_known, true) {
+            self.since = event.time;
+            self.from = self.from.max(event.time);
+        }
+        let is_counted = event.time >= self.from;
+        match (&*event.event, self.phase) {
+            ("updated", _) => self.deployments += u32::from(is_counted),
+            ("rolled-back", _) => {
+                self.deployments += u32::from(is_counted);
+                self.rolled_back += u32::from(is_counted);
+            }
+            _ if event.is_beside => {}
+            ("exited", Phase::Up) => self.enter(Phase::Down, event.time),
+            ("failed" | "backing-off" | "halted" | "crash-looping", _) => {
+                if self.phase != Phase::Down {
+                    self.enter(Phase::Down, event.time);
+                }
+                self.has_failed = true;
+            }
+            ("started", Phase::Up) => {
+                self.unseen_ends += u32::from(is_counted);
+                self.phase = Phase::Off;
+                self.since = event.time;
+                self.observe_ready(event);
+            }
+            ("continued", Phase::Off) => self.enter(Phase::Up, event.time),
+            ("stopping" | "paused", Phase::Up) | ("stopped", Phase::Up | Phase::Down) => {
+                self.enter(Phase::Off, event.time);
+            }
+            _ => self.observe_ready(event),
+        }
+    }
+
+    fn observe_ready(&mut self, event: &StoredEvent<'_>) {
+        if event.is_ready && self.phase != Phase::Up {
+            self.enter(Phase::Up, event.time);
+        }
+    }
+
+    /// Ends the current phase.
+    fn enter(&mut self, next: Phase, at: u64) {
+        let length = at.saturating_sub(self.since.max(self.from));
+        let is_counted = at >= self.from;
+        match self.phase {
+            Phase::Off => {}
+            Phase::Up => self.up += length,
+            // It had done its work.
+            Phase::Down if next == Phase::Off && !self.has_failed => {}
+            Phase::Down => {
+                self.down += length;
+                self.outages += u32::from(is_counted);
+                if next == Phase::Up && is_counted {
+                    self.restored.push(at.saturating_sub(self.since));
+                }
+            }
+        }
+        self.phase = next;
+        self.since = at;
+        self.has_failed = false;
+    }
+
+    /// Returns the figures of the period until `to`, in microseconds since 1970.
+    pub fn stats(mut self, to: u64) -> Stats {
+        let is_down = self.phase == Phase::Down && self.has_failed;
+        self.enter(Phase::Off, to);
+        if !self.is_known {
+            self.from = to;
+        }
+        const WEEK: f64 = 7.0 * 24.0 * 3600.0;
+        let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+        let share = |part: f64, all: f64| (all > 0.0).then(|| part / all);
+        let weeks = seconds(to.saturating_sub(self.from)) / WEEK;
+        self.restored.sort_unstable();
+        let time = |micros: u64| rfc3339(Duration::from_micros(micros));
+        Stats {
+            from: time(self.from),
+            to: time(to),
+            deployments: self.deployments,
+            deployments_per_week: share(self.deployments.into(), weeks).unwrap_or(0.0),
+            rolled_back: self.rolled_back,
+            rolled_back_share: share(self.rolled_back.into(), self.deployments.into()),
+            up_s: seconds(self.up),
+            down_s: seconds(self.down),
+            availability: share(seconds(self.up), seconds(self.up + self.down)),
+            outages: self.outages,
+            restored_median_s: median(&self.restored).map(seconds),
+            restored_max_s: self.restored.last().copied().map(seconds),
+            is_down,
+            unseen_ends: self.unseen_ends,
+        }
+    }
+}
+
+/// Returns the median of sorted numbers.
+fn median(sorted: &[u64]) -> Option<u64> {
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = sorted[(sorted.len() - 1) / 2];
+    Some(lower.midpoint(upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 3600;
+
+    /// A `+` marks events of a new definition on trial; a `!`, those that make the service ready.
+    fn of(events: &[(u64, &'static str)], from: u64, to: u64) -> Stats {
+        let events = events.iter().map(|&(time, event)| StoredEvent {
+            time: time * 1_000_000,
+            stamp: "".into(),
+            service: "a".into(),
+            event: event.trim_matches(['+', '!']).into(),
+            message: "".into(),
+            is_ready: event == "ready" || event.ends_with('!'),
+            is_beside: event.starts_with('+'),
+        });
+        let mut course = Course::new(from * 1_000_000);
+        events
+            .take_while(|event| event.time <= to * 1_000_000)
+            .for_each(|event| course.observe(&event));
+        course.stats(to * 1_000_000)
+    }
+
+    #[test]
+    fn a_line_is_parsed_or_is_none() {
+        let line = br#"{"time":"1970-01-01T00:00:01.500Z","service":"a\nb","alert":false,"event":"exited","exit":{"code":1},"after_ms":5,"message":"exited"}"#;
+        let event = StoredEvent::parse(line).unwrap();
+        assert_eq!((event.time, &*event.service), (1_500_000, "a\nb"));
+        assert_eq!((&*event.event, event.is_beside), ("exited", false));
+        let text = String::from_utf8_lossy(line);
+        let beside = text.replace("\"alert\"", "\"beside\":\"candidate\",\"alert\"");
+        assert!(StoredEvent::parse(beside.as_bytes()).unwrap().is_beside);
+        for torn in [
+            &line[..60],
+            &line[9..],
+            b"\0\0\0\0",
+            b"",
+            b"mainstay: 5 bytes",
+        ] {
+            assert_eq!(StoredEvent::parse(torn), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_without_events() {
+        let stats = of(&[], 0, DAY);
+        assert_eq!((stats.availability, stats.rolled_back_share), (None, None));
+        assert_eq!((stats.outages, stats.deployments_per_week), (0, 0.0));
+    }
+
+    #[test]
+    fn an_outage_lasts_until_the_service_is_ready_again() {
+        let events = [
+            (0, "started"),
+            (10, "ready"),
+            (100, "exited"),
+            (100, "failed"),
+            (100, "backing-off"),
+            (103, "started"),
+            (104, "failed"),
+            (104, "backing-off"),
+            (108, "started"),
+            (110, "ready"),
+            (200, "failed"),
+            (200, "stopping"),
+            (202, "exited"),
+            (203, "started"),
+            (206, "ready"),
+        ];
+        let stats = of(&events, 0, 1010);
+        assert_eq!((stats.up_s, stats.down_s), (984.0, 16.0));
+        assert_eq!((stats.outages, stats.availability), (2, Some(0.984)));
+        let restored = (stats.restored_median_s, stats.restored_max_s);
+        assert_eq!(restored, (Some(8.0), Some(10.0)));
+        assert!(!stats.is_down);
+        // A period that begins within an outage contains the rest of it.
+        let stats = of(&events, 105, 205);
+        assert_eq!((stats.up_s, stats.down_s), (90.0, 10.0));
+        assert_eq!(stats.restored_max_s, Some(10.0));
+        assert!(stats.is_down);
+    }
+
+    #[test]
+    fn requested_stops_and_work_that_is_done_are_no_outages() {
+        let events = [
+            (0, "started"),
+            (10, "ready"),
+            (20, "stopping"),
+            (21, "exited"),
+            (21, "stopped"),
+            (50, "started"),
+            (60, "ready"),
+            (70, "exited"),
+            (71, "stopped"),
+            (80, "started"),
+            (80, "ready"),
+            (85, "paused"),
+            (95, "continued"),
+        ];
+        let stats = of(&events, 0, 100);
+        assert_eq!((stats.up_s, stats.down_s), (30.0, 0.0));
+        assert_eq!((stats.outages, stats.availability), (0, Some(1.0)));
+    }
+
+    #[test]
+    fn a_service_that_needs_no_evidence_is_up_once_it_is_started() {
+        let events = [(0, "started!"), (10, "failed"), (15, "started!")];
+        let stats = of(&events, 0, 20);
+        assert_eq!((stats.up_s, stats.down_s, stats.outages), (15.0, 5.0, 1));
+        let events = [(0, "started!"), (10, "started!")];
+        let stats = of(&events, 0, 20);
+        assert_eq!((stats.up_s, stats.unseen_ends), (10.0, 1));
+    }
+
+    #[test]
+    fn a_start_that_fails_and_a_halt_are_outages() {
+        let events = [(0, "started"), (5, "failed"), (5, "halted")];
+        let stats = of(&events, 0, 105);
+        assert_eq!((stats.up_s, stats.down_s), (0.0, 100.0));
+        assert_eq!((stats.outages, stats.availability), (1, Some(0.0)));
+        assert!(stats.is_down);
+        let stopped = [&events[..], &[(55, "stopped")]].concat();
+        let stats = of(&stopped, 0, 105);
+        assert_eq!((stats.down_s, stats.is_down), (50.0, false));
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_counts_as_neither() {
+        let events = [(0, "ready"), (500, "started"), (501, "ready")];
+        let stats = of(&events, 0, 600);
+        assert_eq!(
+            (stats.up_s, stats.down_s, stats.unseen_ends),
+            (99.0, 0.0, 1)
+        );
+        let adopted = [(0, "ready"), (500, "adopted!")];
+        assert_eq!(of(&adopted, 0, 600).up_s, 600.0);
+    }
+
+    #[test]
+    fn deployments_are_counted_in_the_period() {
+        let events = [
+            (0, "ready"),
+            (DAY, "updated"),
+            (8 * DAY, "updating"),
+            (8 * DAY, "+started"),
+            (8 * DAY, "+failed"),
+            (8 * DAY, "rolled-back"),
+            (9 * DAY, "updated"),
+        ];
+        let stats = of(&events, 2 * DAY, 16 * DAY);
+        assert_eq!((stats.deployments, stats.rolled_back), (2, 1));
+        assert_eq!(stats.deployments_per_week, 1.0);
+        assert_eq!(stats.rolled_back_share, Some(0.5));
+        assert_eq!((stats.outages, stats.availability), (0, Some(1.0)));
+    }
+}
