@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::Stream;
-use mainstay_core::log::refine::{Origin, Refiner};
+use mainstay_core::log::refine::{Origin, Refiner, Unfinished};
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::spec::redact::Class;
 
@@ -53,7 +53,10 @@ fuzz_target!(|input: (u32, u8, Vec<u16>, &[u8])| {
             };
             from += refiner.refine(
                 &bytes[from..to],
-                chunk.is_none(),
+                match chunk {
+                    Some(_) => Unfinished::Leave,
+                    None => Unfinished::Take,
+                },
                 &origin,
                 &mut out,
                 &mut note,

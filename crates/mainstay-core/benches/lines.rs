@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::log::refine::{Origin, Refiner};
+use mainstay_core::log::refine::{Origin, Refiner, Unfinished};
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::spec::redact::Class;
 
@@ -88,8 +88,12 @@ fn refine(refiner: &mut Refiner, input: &[u8]) -> Duration {
     while at < input.len() {
         out.clear();
         let end = input.len().min(at + BATCH);
-        let is_last = end == input.len();
-        at += refiner.refine(&input[at..end], is_last, &origin, &mut out, &mut |_| {});
+        let unfinished = if end == input.len() {
+            Unfinished::Take
+        } else {
+            Unfinished::Leave
+        };
+        at += refiner.refine(&input[at..end], unfinished, &origin, &mut out, &mut |_| {});
     }
     began.elapsed()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mainstay_core::log::Line;
 use mainstay_core::log::Stream;
 use mainstay_core::log::redact::RedactionKey;
-use mainstay_core::log::refine::{Origin, Record, Refiner};
+use mainstay_core::log::refine::{Origin, Record, Refiner, Unfinished};
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::{LogFormat, ServiceName};
 use regex::bytes::Regex;
@@ -271,9 +271,14 @@ impl Capture {
     }
 
     /// Processes `input`, everything that the source contains, and returns how many bytes of it
-    /// were used. The rest, an unfinished line, must be passed again together with later bytes. If
-    /// `all` is set, everything is used. Call [`Capture::put`] next.
-    pub(super) fn refine(&mut self, source: SourceId, input: &[u8], all: bool) -> usize {
+    /// were used. The rest, an unfinished line, must be passed again together with later bytes.
+    /// Call [`Capture::put`] next.
+    pub(super) fn refine(
+        &mut self,
+        source: SourceId,
+        input: &[u8],
+        unfinished: Unfinished,
+    ) -> usize {
         self.refined.clear();
         let channel = &mut self.channels[source];
         let mut shown = Vec::new();
@@ -305,7 +310,7 @@ impl Capture {
                     terminal.render(service, record.message, &mut shown);
                 }
             };
-            taken = refiner.refine(input, all, &origin, &mut self.refined, &mut each);
+            taken = refiner.refine(input, unfinished, &origin, &mut self.refined, &mut each);
             channel.sinks.flush();
         }
         let is_plain = channel.refiner.is_none();

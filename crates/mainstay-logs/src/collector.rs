@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::Stream;
+use mainstay_core::log::refine::Unfinished;
 use mainstay_core::slab::Slab;
 use mainstay_core::spec::ServiceName;
 use rustix::io::Errno;
@@ -349,7 +350,7 @@ impl Reader {
             ..
         } = self;
         let source = &mut sources[id];
-        match handoff.take(capture, id, &source.pipe, false) {
+        match handoff.take(capture, id, &source.pipe, Unfinished::Leave) {
             Taken::Nothing => Next::Whenever,
             Taken::All(count) => source.after_batch(count, now),
             Taken::Some(count) => {
@@ -388,7 +389,7 @@ impl Reader {
         };
         let mut left = source.pipe.held();
         while left > 0 {
-            match handoff.take(capture, id, &source.pipe, true) {
+            match handoff.take(capture, id, &source.pipe, Unfinished::Take) {
                 Taken::Nothing => break,
                 Taken::All(count) | Taken::Some(count) => {
                     left = left.saturating_sub(count as u64);

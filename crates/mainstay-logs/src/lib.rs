@@ -358,7 +358,7 @@ impl Logs {
         owner: Option<&mainstay_sys::User>,
     ) -> io::Result<LogEnds> {
         let pipes = self.make(spec.name(), spec.log(), owner)?;
-        self.forget(spec.name(), false, || {});
+        self.close_pipes(spec.name());
         self.open(spec.name(), spec.log(), manifest_dir, pipes)
     }
 
@@ -389,23 +389,21 @@ impl Logs {
         self.pipes.make_dir_again()
     }
 
-    /// Writes the remaining content of the service's pipes, and stops reading them. If
-    /// `is_removed`, the pipes' names are removed too. `done` is called on the log thread, after
-    /// the service's files are closed.
-    pub fn forget(
-        &self,
-        service: &ServiceName,
-        is_removed: bool,
-        done: impl FnOnce() + Send + 'static,
-    ) {
-        let name_paths = if is_removed {
-            self.pipes.name_paths(service)
-        } else {
-            Vec::new()
-        };
+    /// Writes the remaining content of the service's pipes, and stops reading them.
+    pub fn close_pipes(&self, service: &ServiceName) {
         self.collector.send(Command::Forget {
             service: service.clone(),
-            name_paths,
+            name_paths: Vec::new(),
+            done: Box::new(|| {}),
+        });
+    }
+
+    /// Writes the remaining content of the service's pipes, and removes them. `done` is called on
+    /// the log thread, after the service's files are closed.
+    pub fn forget(&self, service: &ServiceName, done: impl FnOnce() + Send + 'static) {
+        self.collector.send(Command::Forget {
+            service: service.clone(),
+            name_paths: self.pipes.name_paths(service),
             done: Box::new(done),
         });
     }

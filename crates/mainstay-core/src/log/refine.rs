@@ -81,6 +81,15 @@ struct Redactor {
     finds: Vec<Find>,
 }
 
+/// The handling of a line at the end of the input that has no end yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Left in the pipe.
+    Leave,
+    /// Consumed, because the pipe is full, or its writers have exited.
+    Take,
+}
+
 /// The decisions that apply to the rest of a line.
 #[derive(Clone, Copy)]
 struct Begun {
@@ -116,12 +125,11 @@ impl Refiner {
 
     /// Processes the unconsumed contents of the pipe, `input`. Appends the output to `out`, calls
     /// `record` for each line of it, and returns the number of bytes consumed. The caller must pass
-    /// in the rest again, followed by new data. If `all` is set, everything is consumed (the pipe
-    /// is full, or its writers have exited).
+    /// in the rest again, followed by new data.
     pub fn refine(
         &mut self,
         input: &[u8],
-        all: bool,
+        unfinished: Unfinished,
         origin: &Origin<'_>,
         out: &mut Vec<u8>,
         record: &mut dyn FnMut(&Record<'_>),
@@ -144,7 +152,7 @@ impl Refiner {
             }
             if window.len() == LINE_MAX {
                 at += self.piece(window, Piece::Cut, out, record);
-            } else if all && !window.is_empty() {
+            } else if unfinished == Unfinished::Take && !window.is_empty() {
                 at += self.piece(window, Piece::Open, out, record);
             } else {
                 return at;

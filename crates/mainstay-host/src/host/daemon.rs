@@ -256,7 +256,7 @@ impl Host {
             Ok(actions) => actions,
             Err(refused) => {
                 for (name, _) in opened {
-                    self.logs.forget(&name, true, || {});
+                    self.logs.forget(&name, || {});
                 }
                 return Err(refused);
             }
@@ -341,7 +341,7 @@ impl Host {
                 continue;
             }
             // An earlier service of this name may have left unread output.
-            self.logs.forget(name, false, || {});
+            self.logs.close_pipes(name);
             let made = self.logs.make(name, spec.log(), user.as_ref());
             let log = made.and_then(|pipes| self.logs.open(name, spec.log(), dir, pipes));
             let log = log.map_err(|error| failed("open the log of", name.as_str(), &error))?;
@@ -470,12 +470,12 @@ impl Host {
         let meaning = "what it ran is stopped; uninstall it again when it does";
         let respond = unless_logs_hang(&self.state.logs_dir(), reply, meaning);
         for runtime in others {
-            self.logs.forget(runtime.spec.name(), true, || {});
+            self.logs.forget(runtime.spec.name(), || {});
         }
         // The log thread processes requests in order: when the files of the last service are
         // closed, so are all others. Then those of its events are closed.
         let events = self.events.clone();
-        self.logs.forget(last.spec.name(), true, move || {
+        self.logs.forget(last.spec.name(), move || {
             events.settle(move || respond(done));
         });
         for runtime in &gone {

@@ -16,6 +16,7 @@ use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mainstay_core::log::refine::Unfinished;
 use mainstay_core::log::{CURRENT, CURRENT_INDEX, Stamp};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
@@ -93,13 +94,13 @@ impl Handoff {
         self.buffer = Vec::new();
     }
 
-    /// Reads the content of `pipe` once. If `all` is set, this includes the beginning of a line.
+    /// Reads the content of `pipe` once.
     pub(super) fn take(
         &mut self,
         capture: &mut Capture,
         source: SourceId,
         pipe: &OurEnd,
-        all: bool,
+        unfinished: Unfinished,
     ) -> Taken {
         let held = pipe.held();
         if held == 0 {
@@ -113,7 +114,7 @@ impl Handoff {
             capture.settle();
             return Taken::after(count, held);
         }
-        self.look(capture, source, pipe, held, all)
+        self.look(capture, source, pipe, held, unfinished)
     }
 
     /// Moves `held` bytes, or as many as fit into the handoff pipe, unmodified.
@@ -171,7 +172,7 @@ impl Handoff {
         source: SourceId,
         pipe: &OurEnd,
         held: u64,
-        all: bool,
+        unfinished: Unfinished,
     ) -> Taken {
         self.make_room(held);
         let length = usize::try_from(held).unwrap_or(usize::MAX);
@@ -183,10 +184,16 @@ impl Handoff {
             return Taken::Nothing;
         }
         let bytes = &self.buffer[..count];
-        let mut taken = capture.refine(source, bytes, all && count as u64 >= held);
+        let is_whole = count as u64 >= held;
+        let unfinished = if is_whole {
+            unfinished
+        } else {
+            Unfinished::Leave
+        };
+        let mut taken = capture.refine(source, bytes, unfinished);
         if taken == 0 && is_full(&pipe.reader) {
             // The line would never end, because its writer waits for this reader.
-            taken = capture.refine(source, bytes, true);
+            taken = capture.refine(source, bytes, Unfinished::Take);
         }
         if taken == 0 {
             return Taken::Nothing;
@@ -206,7 +213,7 @@ impl Handoff {
             }
         }
         capture.settle();
-        if taken < count && (count as u64) >= held {
+        if taken < count && is_whole {
             Taken::All(taken)
         } else {
             Taken::after(taken, held)
@@ -218,7 +225,7 @@ impl Handoff {
         let Some((_, bytes)) = self.unfinished.take_if(|(pipe, _)| pipe == name) else {
             return;
         };
-        capture.refine(source, &bytes, true);
+        capture.refine(source, &bytes, Unfinished::Take);
         // Without a note the next supervisor may write it once more, which is better than losing
         // it.
         let _ = note(&self.note, capture, source, name, bytes.len());

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use mainstay_core::log::refine::Unfinished;
+
 use super::super::capture::{Capture, SourceId};
 use super::super::pipes::{OurEnd, Pipes};
 use super::{LARGE_BUFFER, SMALL_BUFFER};
@@ -43,13 +45,13 @@ impl Handoff {
         self.buffer = Vec::new();
     }
 
-    /// Reads the content of `pipe` once. If `all` is set, this includes the beginning of a line.
+    /// Reads the content of `pipe` once.
     pub(super) fn take(
         &mut self,
         capture: &mut Capture,
         source: SourceId,
         pipe: &OurEnd,
-        all: bool,
+        unfinished: Unfinished,
     ) -> Taken {
         if self.buffer.is_empty() {
             self.buffer = vec![0; SMALL_BUFFER];
@@ -62,23 +64,28 @@ impl Handoff {
             return Taken::Nothing;
         }
         let bytes = &self.buffer[..count];
-        let all = all && count == held;
+        let is_whole = count == held;
+        let unfinished = if is_whole {
+            unfinished
+        } else {
+            Unfinished::Leave
+        };
         match self.unfinished.remove(&source) {
             Some(mut begun) => {
                 begun.extend_from_slice(bytes);
-                let taken = capture.refine(source, &begun, all);
+                let taken = capture.refine(source, &begun, unfinished);
                 capture.put(source, &begun[..taken]);
                 begun.drain(..taken);
                 self.leave(source, begun);
             }
             None => {
-                let taken = capture.refine(source, bytes, all);
+                let taken = capture.refine(source, bytes, unfinished);
                 capture.put(source, &bytes[..taken]);
                 let begun = bytes[taken..].to_vec();
                 self.leave(source, begun);
             }
         }
-        if count == held {
+        if is_whole {
             return Taken::All(count);
         }
         if count < LARGE_BUFFER {

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::Stream;
+use mainstay_core::log::refine::Unfinished;
 use mainstay_sys::threads::{self, Stack};
 
 use super::capture::{Capture, SourceId};
@@ -174,8 +175,12 @@ impl Writer {
             return;
         };
         let id = self.sources[at].1;
-        let all = reader.is_none() || count == buffer.len();
-        let taken = self.capture.refine(id, &buffer[..count], all);
+        let unfinished = if reader.is_none() || count == buffer.len() {
+            Unfinished::Take
+        } else {
+            Unfinished::Leave
+        };
+        let taken = self.capture.refine(id, &buffer[..count], unfinished);
         self.capture.put(id, &buffer[..taken]);
         match reader {
             Some(reader) => {

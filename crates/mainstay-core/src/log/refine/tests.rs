@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::Unfinished::{Leave, Take};
 use super::*;
 use crate::manifest::{Format, parse};
 use crate::spec::Spec;
@@ -49,7 +50,14 @@ fn run(log: &str, input: &[u8], chunks: &[usize]) -> (Vec<u8>, Vec<String>) {
             let message = String::from_utf8_lossy(record.message);
             records.push(format!("{:?} {} {message}", record.level, record.partial));
         };
-        from += refiner.refine(&input[from..to], all, &origin(None), &mut out, &mut note);
+        let unfinished = if all { Take } else { Leave };
+        from += refiner.refine(
+            &input[from..to],
+            unfinished,
+            &origin(None),
+            &mut out,
+            &mut note,
+        );
         assert!(from <= to);
         if all {
             assert_eq!(from, to);
@@ -60,7 +68,7 @@ fn run(log: &str, input: &[u8], chunks: &[usize]) -> (Vec<u8>, Vec<String>) {
 
 fn check(log: &str, stream: Option<Stream>, input: &[u8], expect: &str) {
     let mut out = Vec::new();
-    refiner(log, false).refine(input, true, &origin(stream), &mut out, &mut |_| {});
+    refiner(log, false).refine(input, Take, &origin(stream), &mut out, &mut |_| {});
     assert_eq!(String::from_utf8_lossy(&out), expect, "{log}");
 }
 
@@ -132,14 +140,14 @@ fn nothing_to_do_is_nothing() {
 fn an_unfinished_line_stays_in_the_pipe() {
     let mut refiner = refiner("format = 'text'", false);
     let mut out = Vec::new();
-    let taken = refiner.refine(b"a\nbc", false, &origin(None), &mut out, &mut |_| {});
+    let taken = refiner.refine(b"a\nbc", Leave, &origin(None), &mut out, &mut |_| {});
     assert_eq!(taken, 2);
     let long = vec![b'x'; LINE_MAX];
     assert_eq!(
-        refiner.refine(&long[1..], false, &origin(None), &mut out, &mut |_| {}),
+        refiner.refine(&long[1..], Leave, &origin(None), &mut out, &mut |_| {}),
         0
     );
-    assert!(refiner.refine(&long, false, &origin(None), &mut out, &mut |_| {}) > LINE_MAX / 2);
+    assert!(refiner.refine(&long, Leave, &origin(None), &mut out, &mut |_| {}) > LINE_MAX / 2);
 }
 
 /// A secret anywhere in a line of any length is hidden, however a cut falls within it.
