@@ -120,6 +120,25 @@ impl Trial {
     fn is_open(&self) -> bool {
         self.phase() != TrialPhase::RollBack
     }
+
+    /// Returns the failure that decides the trial, if there is one.
+    fn failure(&self, old: &Service, new: &Service) -> Option<TrialFailure> {
+        if let Some(failure) = new.failure().filter(|_| self.is_open()) {
+            return Some(failure.clone());
+        }
+        match self.step {
+            Step::Clearing if old.has_remains() => Some(TrialFailure::Remains),
+            Step::Starting { .. } if self.is_due && new.view().state == StateName::Waiting => {
+                let after = new.spec().start().timeout();
+                Some(TrialFailure::NeedsLate { after })
+            }
+            Step::Snapshotting { .. } if self.is_due => {
+                Some(TrialFailure::NotKept("the snapshot timed out".to_owned()))
+            }
+            Step::Held { .. } if self.is_due => Some(TrialFailure::NotCommitted),
+            _ => None,
+        }
+    }
 }
 
 impl Engine {
@@ -477,20 +496,7 @@ impl Engine {
         }
         let (old, new) = (self.services.get(&service)?, self.services.get(&candidate)?);
         let mut changed = vec![service, candidate];
-        let failure = new.failure().filter(|_| trial.is_open()).cloned();
-        let failure = failure.or_else(|| match trial.step {
-            Step::Clearing if old.has_remains() => Some(TrialFailure::Remains),
-            Step::Starting { .. } if trial.is_due && new.view().state == StateName::Waiting => {
-                let after = new.spec().start().timeout();
-                Some(TrialFailure::NeedsLate { after })
-            }
-            Step::Snapshotting { .. } if trial.is_due => {
-                Some(TrialFailure::NotKept("the snapshot timed out".to_owned()))
-            }
-            Step::Held { .. } if trial.is_due => Some(TrialFailure::NotCommitted),
-            _ => None,
-        });
-        if let Some(failure) = failure {
+        if let Some(failure) = trial.failure(old, new) {
             self.give_up(service, failure);
             return Some(changed);
         }
@@ -525,39 +531,48 @@ impl Engine {
                 return Some(changed);
             }
             Step::Ending { phase, why } if new.is_down() && !new.has_remains() => {
-                if let Some(snapshot) = self.trials[at].snapshot.take() {
-                    let token = Token(self.shared.number());
-                    self.shared.actions.push(Action::RestoreSnapshot {
-                        service,
-                        token,
-                        snapshot,
-                    });
-                    let until = now + STATE_TIMEOUT;
-                    Step::Restoring {
-                        token,
-                        until,
-                        phase,
-                        why,
-                    }
-                } else {
-                    self.forget(candidate);
+                let step = self.roll_back(at, phase, why);
+                if let Step::Returning { .. } = step {
                     changed = vec![service];
-                    let returns = self.trials[at].returns && !self.shutting_down;
-                    // Only the trial stopped the service, unless an operator has stopped it
-                    // meanwhile.
-                    if let Some(old) = self.services.get_mut(&service)
-                        && returns
-                        && old.is_desired_up()
-                    {
-                        old.come_back(&self.shared);
-                    }
-                    Step::Returning { phase, why }
                 }
+                step
             }
             _ => return None,
         };
         self.trials[at].step = step;
         self.trials[at].is_due = false;
         Some(changed)
+    }
+
+    /// Restores the state before the trial, if there is a snapshot of it, and otherwise returns to
+    /// the old definition. The candidate has no processes.
+    fn roll_back(&mut self, at: usize, phase: TrialPhase, why: TrialFailure) -> Step {
+        let trial = &mut self.trials[at];
+        let (service, candidate, returns) = (trial.service, trial.candidate, trial.returns);
+        if let Some(snapshot) = trial.snapshot.take() {
+            let token = Token(self.shared.number());
+            self.shared.actions.push(Action::RestoreSnapshot {
+                service,
+                token,
+                snapshot,
+            });
+            let until = self.shared.now + STATE_TIMEOUT;
+            return Step::Restoring {
+                token,
+                until,
+                phase,
+                why,
+            };
+        }
+        self.forget(candidate);
+        // Only the trial stopped the service, unless an operator has stopped it meanwhile.
+        if let Some(old) = self.services.get_mut(&service)
+            && returns
+            && !self.shutting_down
+            && old.is_desired_up()
+        {
+            old.come_back(&self.shared);
+        }
+        Step::Returning { phase, why }
     }
 }
