@@ -5,7 +5,7 @@
 //! STATE/lock                locked while a supervisor runs; identifies it (`lock.rs`)
 //! STATE/lock-guard          locked for a moment by a process that takes `lock`
 //! STATE/ledger              the state that a successor needs if the supervisor is killed
-//!                           (`host/ledger.rs`)
+//!                           (`ledger.rs`)
 //! STATE/registry.db         every definition ever installed, with its history (`registry/`);
 //!                           on Windows in `installed`
 //! STATE/registry.owner-…    locked by a process that changes a definition

@@ -31,11 +31,9 @@ impl Closed {
         if rustix::fs::access(path, Access::READ_OK) != Err(Errno::ACCESS) {
             return None;
         }
-        let mut components: Vec<&Path> = path.ancestors().collect();
-        components.reverse();
-        let visible = components.iter().map_while(|it| {
+        let visible = crate::rights::from_root(path).map_while(|it| {
             let found = it.symlink_metadata().ok()?;
-            Some((*it, found))
+            Some((it, found))
         });
         let (closed, found) = visible.last()?;
         if found.is_symlink() && links > 0 {

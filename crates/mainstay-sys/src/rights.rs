@@ -16,14 +16,18 @@ pub const EXECUTE: u32 = 1;
 /// `right` is required for the last component, search permission for the others. `None` is an
 /// account with only the rights of everybody. Missing components deny nothing.
 pub fn obstacle(account: Option<&User>, path: &Path, right: u32) -> Option<(PathBuf, u32)> {
-    let mut all: Vec<&Path> = path.ancestors().collect();
-    all.reverse();
-    all.into_iter().find_map(|place| {
+    from_root(path).find_map(|place| {
         let metadata = fs::metadata(place).ok()?;
         let right = if place == path { right } else { EXECUTE };
         let is_free = bits(account, &metadata) & right != 0 || trust::has_access_list(place);
         (!is_free).then(|| (place.to_owned(), metadata.permissions().mode() & 0o7777))
     })
+}
+
+/// Returns the directories above a path, from the root down, and the path itself.
+pub(crate) fn from_root(path: &Path) -> impl Iterator<Item = &Path> {
+    let all: Vec<&Path> = path.ancestors().collect();
+    all.into_iter().rev()
 }
 
 /// Returns the mode shifted so that its lowest three bits are those of the account.
