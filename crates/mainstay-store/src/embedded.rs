@@ -35,6 +35,7 @@ pub use self::desired::{
     Desired, FILE as DESIRED, or_halted, read as read_desired, read_or_halted as desired,
     write as write_desired,
 };
+use crate::file_failure::file_failure;
 use crate::registry::Registry;
 use crate::state_dir::{self, StateDir};
 use crate::unreadable::{Cause, Unreadable};
@@ -177,7 +178,7 @@ pub fn owned_by_others(
 /// # Errors `Busy` after that time; `CannotWrite` if the lock file cannot be created.
 pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
-    let cannot = |error: io::Error| cannot("lock", &path, &error);
+    let cannot = |error: io::Error| file_failure("lock", &path, &error);
     state_dir::create_state_dir(state.path()).map_err(cannot)?;
     create_private_dir(&all_dir(state)).map_err(cannot)?;
     let file = lock_file::open(&path).map_err(cannot)?;
@@ -228,14 +229,5 @@ pub fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
     let written = bytes.and_then(|bytes| write_private(path, &bytes));
     written
         .map(drop)
-        .map_err(|error| cannot("write", path, &error))
-}
-
-/// Returns the failure of an operation on a file.
-pub fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    let code = match error.kind() {
-        io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-        _ => Code::CannotWrite,
-    };
-    Failure::new(code, format!("cannot {what} {}: {error}", path.display()))
+        .map_err(|error| file_failure("write", path, &error))
 }

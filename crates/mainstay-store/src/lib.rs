@@ -16,6 +16,7 @@
 
 pub mod completed;
 pub mod embedded;
+mod file_failure;
 pub mod halted;
 pub mod ledger;
 pub mod programs;
@@ -25,4 +26,5 @@ pub mod start_failure;
 pub mod state_dir;
 mod unreadable;
 
+pub use file_failure::file_failure;
 pub use unreadable::Unreadable;

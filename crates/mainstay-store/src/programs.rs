@@ -30,6 +30,7 @@ use mainstay_core::snapshot::Hasher;
 use mainstay_sys::{guarded, lock_file};
 
 use self::disk::Disk;
+use crate::file_failure::file_failure;
 use crate::snapshot::{CallOff, Seam};
 
 /// The largest size of a program, in bytes.
@@ -218,18 +219,9 @@ impl Programs {
     }
 }
 
-/// Converts an I/O error of storing a program into a failure.
+/// Returns the conversion of an I/O error of storing a program into a failure.
 fn doing<'a>(operation: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + use<'a> {
-    move |error| {
-        let code = match error.kind() {
-            io::ErrorKind::PermissionDenied => Code::PermissionDenied,
-            _ => Code::CannotWrite,
-        };
-        Failure::new(
-            code,
-            format!("cannot {operation} {}: {error}", path.display()),
-        )
-    }
+    move |error| file_failure(operation, path, &error)
 }
 
 /// Rejects a directory in which other accounts could replace programs: they would gain the rights

@@ -22,9 +22,10 @@ use mainstay_host::manifest_file::Loaded;
 use mainstay_host::preflight;
 use mainstay_host::runs;
 use mainstay_store::embedded::{
-    DESIRED, Definition, FORMAT, MODE, RECORD, Record, cannot, is_installed, lock, manifest_path,
-    place, read_record, registry_path, stopped, write_desired, write_record,
+    DESIRED, Definition, FORMAT, MODE, RECORD, Record, is_installed, lock, manifest_path, place,
+    read_record, registry_path, stopped, write_desired, write_record,
 };
+use mainstay_store::file_failure;
 use mainstay_store::programs::Programs;
 use mainstay_store::registry::{ChangeRequest, Registered, Registry, Remains, Work};
 use mainstay_store::state_dir::StateDir;
@@ -391,7 +392,8 @@ fn remove_all(
         let place = place(state, name);
         // The file that marks the service as installed goes first.
         remove(&place.join(RECORD))?;
-        write_desired(state, name, None).map_err(|error| cannot("write to", &place, &error))?;
+        write_desired(state, name, None)
+            .map_err(|error| file_failure("write to", &place, &error))?;
         for path in manifest_paths(&place) {
             remove(&path)?;
         }
@@ -405,7 +407,7 @@ fn remove_all(
             let programs = Programs::of_place(&place);
             programs
                 .purge()
-                .map_err(|error| cannot("remove the programs of", &place, &error))?;
+                .map_err(|error| file_failure("remove the programs of", &place, &error))?;
             let dirs = [
                 state.logs_dir().join(name),
                 state.events_dir().join(name),
@@ -415,7 +417,7 @@ fn remove_all(
             for dir in dirs {
                 match fs::remove_dir_all(&dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(cannot("remove", &dir, &error));
+                        return Err(file_failure("remove", &dir, &error));
                     }
                     _ => {}
                 }
@@ -510,7 +512,7 @@ impl Saved {
             match guarded::read(&path, guarded::MANIFEST) {
                 Ok(bytes) => files.push((path, bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(cannot("read", &path, &error)),
+                Err(error) => return Err(file_failure("read", &path, &error)),
             }
         }
         Ok(Self {
@@ -537,10 +539,10 @@ impl Saved {
 }
 
 pub(super) fn put(place: &Path, manifest: &str, record: &Record) -> Result<(), Failure> {
-    create_private_dir(place).map_err(|error| cannot("create", place, &error))?;
+    create_private_dir(place).map_err(|error| file_failure("create", place, &error))?;
     let path = manifest_path(place, record);
     let written = write_private(&path, manifest.as_bytes());
-    written.map_err(|error| cannot("write", &path, &error))?;
+    written.map_err(|error| file_failure("write", &path, &error))?;
     write_record(&place.join(RECORD), record)?;
     for other in manifest_paths(place).filter(|other| *other != path) {
         remove(&other)?;
@@ -573,7 +575,7 @@ fn manifest_paths(place: &Path) -> impl Iterator<Item = PathBuf> + use<'_> {
 fn remove(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(cannot("remove", path, &error))
+            Err(file_failure("remove", path, &error))
         }
         _ => Ok(()),
     }
