@@ -29,7 +29,7 @@ impl Limiter {
     /// Decides whether to send this alert. Returns the number of alerts suppressed since the last
     /// one that was sent.
     ///
-    /// Urgent alerts (see [`Fact::is_urgent`]) are always sent.
+    /// Halts, and the start and end of a crash loop, are always sent.
     ///
     /// # Errors
     /// If the alert is suppressed. The error is the number of alerts suppressed in a row, including

@@ -2,7 +2,7 @@
 //!
 //! Each attempt is a process of its own, which the supervisor ends when its time is over. A panic
 //! or a fault in the code for TLS, HTTP or name resolution therefore costs one attempt, and what a
-//! receiver sends never takes memory of the supervisor. The process reads the [`Request`] from its
+//! receiver sends never takes memory of the supervisor. The process reads the `Request` from its
 //! standard input and writes the result to its standard output, both as JSON.
 
 use std::io::{self, Read as _};

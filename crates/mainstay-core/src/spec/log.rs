@@ -166,8 +166,7 @@ impl SinkSpec {
     pub fn identity(&self) -> Option<&Tls> {
         self.identity.as_ref()
     }
-    /// Returns the size in bytes of the disk spool for a network target, at least
-    /// [`SinkSpec::LEAST_SPOOL`].
+    /// Returns the size in bytes of the disk spool for a network target: at least 1 MB.
     pub fn spool(&self) -> u64 {
         self.spool
     }

@@ -150,7 +150,7 @@ impl LedgerSnapshot {
         })
     }
 
-    /// Returns the path to pass to [`Ledger::go_on`].
+    /// Returns the path to pass to [`Ledger::go_on`](super::Ledger::go_on).
     pub fn path(&self) -> &Path {
         &self.path
     }
