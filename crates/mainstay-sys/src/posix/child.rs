@@ -1,6 +1,6 @@
 //! The last steps of a child before `execve`, and the reasons why they fail.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::{io, ptr};
@@ -232,7 +232,7 @@ unsafe fn session_keyring() {
         libc::syscall(
             libc::SYS_keyctl,
             libc::KEYCTL_JOIN_SESSION_KEYRING,
-            ptr::null::<c_char>(),
+            ptr::null::<std::ffi::c_char>(),
         );
     }
 }
