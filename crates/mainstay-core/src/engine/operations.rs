@@ -54,13 +54,12 @@ impl Engine {
         launch: Launch,
         now: Instant,
     ) -> Result<Vec<Action>, (ServiceId, Refusal)> {
-        let is_fresh = launch == Launch::Afresh;
         for &id in ids {
             let service = self.services.get(&id).ok_or((id, Refusal::Removed))?;
             let refusal = match () {
                 () if self.shutting_down => Err(Refusal::ShuttingDown),
                 () if self.trial(id).is_some() => Err(Refusal::Updating),
-                () => service.check_start(is_fresh),
+                () => service.check_start(launch),
             };
             refusal.map_err(|refusal| (id, refusal))?;
         }
@@ -68,7 +67,7 @@ impl Engine {
         for &id in ids {
             if let Some(service) = self.services.get_mut(&id) {
                 service
-                    .start(is_fresh, &mut self.shared)
+                    .start(launch, &mut self.shared)
                     .map_err(|refusal| (id, refusal))?;
             }
         }
@@ -125,7 +124,7 @@ impl Engine {
                 && let Some(service) = self.services.get_mut(&id)
             {
                 // A service that is paused or has remains refuses, and stays as it is.
-                let _ = service.start(false, &mut self.shared);
+                let _ = service.start(Launch::IfDown, &mut self.shared);
             }
         }
         self.settle(self.ids().collect())

@@ -24,7 +24,7 @@ use super::graph::Graph;
 use super::id::{ServiceId, Token};
 use super::protocol::Action;
 use super::protocol::Snapshotted;
-use super::request::Refusal;
+use super::request::{Launch, Refusal};
 use super::rollout::{
     COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,
 };
@@ -446,7 +446,7 @@ impl Engine {
         if let Some(new) = self.services.get_mut(&candidate) {
             until = until + new.spec().start().timeout();
             // The candidate was never started, so nothing refuses.
-            let _ = new.start(false, &mut self.shared);
+            let _ = new.start(Launch::IfDown, &mut self.shared);
         }
         Step::Starting { until }
     }

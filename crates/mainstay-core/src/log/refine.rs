@@ -259,7 +259,7 @@ impl Refiner {
                 &scratch
             };
             if !raw {
-                self.write(message, level, true, false, out);
+                self.write(message, level, Part::Whole, out);
             } else if !inside.is_empty() {
                 out.extend_from_slice(&lines[unwritten..start]);
                 out.extend_from_slice(message);
@@ -339,7 +339,12 @@ impl Refiner {
                 out.extend_from_slice(&message);
                 out.extend_from_slice(&taken[plain.len()..]);
             } else {
-                self.write(&message, level, is_first && !partial, partial, out);
+                let part = match (is_first, partial) {
+                    (_, true) => Part::Unfinished,
+                    (true, false) => Part::Whole,
+                    (false, false) => Part::Last,
+                };
+                self.write(&message, level, part, out);
             }
             if self.records {
                 record(&Record {
@@ -356,14 +361,7 @@ impl Refiner {
     }
 
     /// Writes one line of a file in text or JSON format.
-    fn write(
-        &self,
-        message: &[u8],
-        level: Option<Level>,
-        whole: bool,
-        partial: bool,
-        out: &mut Vec<u8>,
-    ) {
+    fn write(&self, message: &[u8], level: Option<Level>, part: Part, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.head);
         if self.format == LogFormat::Text {
             out.extend_from_slice(message);
@@ -386,7 +384,7 @@ impl Refiner {
         };
         let lossy = matches!(text, Cow::Owned(_));
         let object = message.trim_ascii();
-        if whole && !lossy && object.starts_with(b"{") && json::is_object(object) {
+        if part == Part::Whole && !lossy && object.starts_with(b"{") && json::is_object(object) {
             out.extend_from_slice(br#","fields":"#);
             out.extend_from_slice(object);
         } else {
@@ -397,11 +395,21 @@ impl Refiner {
         if lossy {
             out.extend_from_slice(br#","lossy":true"#);
         }
-        if partial {
+        if part == Part::Unfinished {
             out.extend_from_slice(br#","partial":true"#);
         }
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// The part of a program's line that a line of the file contains.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// A piece, which others follow.
+    Unfinished,
+    /// The last piece.
+    Last,
 }
 
 /// The reason why a piece of a line is consumed.

@@ -227,7 +227,7 @@ impl Findings {
         let unknown = self.0.iter().filter(|f| f.code == Code::UnknownKey);
         map.secret_keys = unknown.map(|f| f.span).collect();
         if let Some(root) = tree {
-            map.visit(root, "", false);
+            map.visit(root, "", Secrecy::Public);
         }
         let readable = tree.is_some() && self.0.iter().all(|f| !f.code.hides_text());
         let lines = Lines::new(text);
@@ -264,7 +264,7 @@ impl Findings {
         map.secret_keys = unknown.map(|f| f.span).collect();
         let readable = tree.filter(|_| self.0.iter().all(|f| !f.code.hides_text()));
         if let Some(root) = readable {
-            map.visit(root, "", false);
+            map.visit(root, "", Secrecy::Public);
         }
         let secret = first_secret(text);
         let mut at = 0;
@@ -281,6 +281,13 @@ impl Findings {
     }
 }
 
+/// The secrecy of a value, as its keys determine it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    Public,
+    Secret,
+}
+
 /// The path of each key and value, and the spans of secret values.
 #[derive(Default)]
 struct Map {
@@ -292,25 +299,25 @@ struct Map {
 }
 
 impl Map {
-    fn visit(&mut self, node: &Node<'_>, path: &str, secret: bool) {
+    fn visit(&mut self, node: &Node<'_>, path: &str, secrecy: Secrecy) {
         self.paths.insert(node.span, path.to_owned());
         match &node.value {
             Value::Table(entries) => {
                 for Entry { key, node } in entries {
                     let path = join(path, &key.value);
-                    let secret = secret
-                        || key.value.eq_ignore_ascii_case("env")
+                    let is_secret = key.value.eq_ignore_ascii_case("env")
                         || self.secret_keys.contains(&key.span);
-                    self.visit(node, &path, secret);
+                    let secrecy = if is_secret { Secrecy::Secret } else { secrecy };
+                    self.visit(node, &path, secrecy);
                     self.paths.insert(key.span, path);
                 }
             }
             Value::List(items) => {
                 for (index, node) in items.iter().enumerate() {
-                    self.visit(node, &format!("{path}[{index}]"), secret);
+                    self.visit(node, &format!("{path}[{index}]"), secrecy);
                 }
             }
-            _ if secret => self.secrets.push(node.span),
+            _ if secrecy == Secrecy::Secret => self.secrets.push(node.span),
             // The URL may contain a password.
             Value::Text(text) if text.contains("://") && text.contains('@') => {
                 self.secrets.push(node.span);

@@ -4,7 +4,7 @@ use super::{Goal, Service};
 use crate::engine::checkpoint::DesiredState;
 use crate::engine::fact::{Fact, KillReason, Outcome};
 use crate::engine::protocol::Action;
-use crate::engine::request::Refusal;
+use crate::engine::request::{Launch, Refusal};
 use crate::engine::shared::Shared;
 use crate::engine::state::{Phase, State, Then};
 use crate::engine::view::StateName;
@@ -28,7 +28,7 @@ impl Service {
 
     /// # Errors
     /// If the service cannot be started now.
-    pub(in crate::engine) fn check_start(&self, is_fresh: bool) -> Result<(), Refusal> {
+    pub(in crate::engine) fn check_start(&self, launch: Launch) -> Result<(), Refusal> {
         match &self.state {
             State::Halted {
                 remains: Some(_), ..
@@ -37,18 +37,20 @@ impl Service {
             State::Live {
                 phase: Phase::Paused,
                 ..
-            } if !is_fresh && self.goal == Goal::Up => Err(Refusal::State(StateName::Paused)),
+            } if launch != Launch::Afresh && self.goal == Goal::Up => {
+                Err(Refusal::State(StateName::Paused))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Starts the service. With `is_fresh`, a running service is restarted.
+    /// Starts the service.
     pub(in crate::engine) fn start(
         &mut self,
-        is_fresh: bool,
+        launch: Launch,
         shared: &mut Shared,
     ) -> Result<(), Refusal> {
-        self.check_start(is_fresh)?;
+        self.check_start(launch)?;
         match &mut self.state {
             State::Stopped { .. } | State::Halted { .. } | State::BackingOff { .. } => {
                 self.history.forgive();
@@ -59,7 +61,7 @@ impl Service {
                     *then = Then::Start;
                     self.history.forgive();
                 }
-                _ if is_fresh => {
+                _ if launch == Launch::Afresh => {
                     self.history.forgive();
                     self.is_restart_due = true;
                 }
@@ -76,7 +78,7 @@ impl Service {
     pub(in crate::engine) fn start_for_dependent(&mut self, shared: &mut Shared) {
         if self.goal == Goal::Down || self.is_down() {
             // If it cannot start, the view of the dependent names it.
-            let _ = self.start(false, shared);
+            let _ = self.start(Launch::IfDown, shared);
         }
     }
 
