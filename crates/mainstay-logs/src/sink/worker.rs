@@ -206,16 +206,19 @@ impl Worker {
             Err(Refusal::Closed) => self.transport.disconnect(),
         }
         if !self.transport.is_connected() {
-            let is_down = self.tries > 0;
+            let connection = match self.tries {
+                0 => Connection::Up,
+                _ => Connection::Down,
+            };
             let connect = self.transport.connect();
-            match while_taking_in(&mut self.alarm, &mut self.spool, is_down, connect).await {
+            match while_taking_in(&mut self.alarm, &mut self.spool, connection, connect).await {
                 Some(Ok(())) => self.connected_at = Instant::now(),
                 Some(Err(error)) => return Outcome::Unreachable(error.to_string()),
                 None => return Outcome::TimeIsUp,
             }
         }
         let send = self.transport.send(block);
-        match while_taking_in(&mut self.alarm, &mut self.spool, false, send).await {
+        match while_taking_in(&mut self.alarm, &mut self.spool, Connection::Up, send).await {
             Some(Ok(())) => Outcome::Sent,
             Some(Err(Refusal::Datagram { lost, cause })) => Outcome::Refused(lost, cause),
             Some(Err(Refusal::Connection { cause })) => Outcome::Broken(cause),
@@ -260,7 +263,7 @@ impl Worker {
                 Some(_) => pause.min(FIRST_PAUSE),
                 None => pause,
             };
-            spill(&self.shared, &mut self.spool, true);
+            spill(&self.shared, &mut self.spool, Connection::Down);
             tokio::select! {
                 () = tokio::time::sleep_until((began + pause).into()) => return,
                 () = self.shared.wake.notified() => {}
@@ -330,7 +333,7 @@ impl Worker {
 
     /// Stores remaining lines for the next process, and returns those that cannot be stored.
     fn leave(mut self) -> Leftovers {
-        spill(&self.shared, &mut self.spool, true);
+        spill(&self.shared, &mut self.spool, Connection::Down);
         let mut dropped = Leftovers::new();
         if let Some(spool) = &mut self.spool {
             for notice in &self.notices {
@@ -403,18 +406,26 @@ impl Alarm {
     }
 }
 
-/// Performs `work`, and meanwhile serves the queue and reports an overflow. `down` is set if
-/// nothing can be sent. Returns `None` if the time limit has passed.
+/// The connection to a target, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Up,
+    /// Nothing can be sent.
+    Down,
+}
+
+/// Performs `work`, and meanwhile serves the queue and reports an overflow. Returns `None` if the
+/// time limit has passed.
 async fn while_taking_in<T>(
     alarm: &mut Alarm,
     spool: &mut Option<Spool>,
-    down: bool,
+    connection: Connection,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);
     let shared = alarm.shared.clone();
     loop {
-        spill(&shared, spool, down);
+        spill(&shared, spool, connection);
         alarm.report_overflow();
         let closing = shared.lock().closing;
         // Work that never waits would not give the timer below a chance to run.
@@ -438,11 +449,11 @@ async fn while_taking_in<T>(
 
 /// Moves the queue to the spool, if there is one and it is due. Blocks that the disk refuses stay
 /// in memory, which has a limit of its own.
-fn spill(shared: &Shared, spool: &mut Option<Spool>, down: bool) {
+fn spill(shared: &Shared, spool: &mut Option<Spool>, connection: Connection) {
     let Some(spool) = spool else { return };
     let blocks = {
         let mut queue = shared.lock();
-        if queue.bytes == 0 || (!down && queue.bytes < SPILL) {
+        if queue.bytes == 0 || (connection == Connection::Up && queue.bytes < SPILL) {
             return;
         }
         queue.bytes = 0;

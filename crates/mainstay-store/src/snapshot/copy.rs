@@ -557,12 +557,12 @@ pub(super) fn make(disk: Disk<'_>, root: &Root, from: &Dir, to: &Dir) -> Result<
                 Ok(first) => disk.hard_link(to, &first, &name),
                 Err(error) => Err(error),
             },
-            Kind::Symlink { target } => disk
-                .symlink(to, target, &name)
-                .and_then(|()| disk.set_metadata_of_special(to, &name, true, &entry.metadata)),
-            Kind::Fifo => disk
-                .fifo(to, &name)
-                .and_then(|()| disk.set_metadata_of_special(to, &name, false, &entry.metadata)),
+            Kind::Symlink { target } => disk.symlink(to, target, &name).and_then(|()| {
+                disk.set_metadata_of_special(to, &name, FileKind::Symlink, &entry.metadata)
+            }),
+            Kind::Fifo => disk.fifo(to, &name).and_then(|()| {
+                disk.set_metadata_of_special(to, &name, FileKind::Fifo, &entry.metadata)
+            }),
         };
         made.map_err(failed)?;
     }

@@ -182,11 +182,11 @@ impl Disk<'_> {
         self,
         dir: &Dir,
         name: &Path,
-        is_link: bool,
+        kind: FileKind,
         wanted: &Metadata,
     ) -> io::Result<()> {
         self.0.before(Change::SetMetadata(&dir.path().join(name)))?;
-        dir.set_metadata_of_special(name, is_link, wanted)
+        dir.set_metadata_of_special(name, kind, wanted)
     }
 
     pub(super) fn remove_file(self, dir: &Dir, name: &Path) -> io::Result<()> {

@@ -389,9 +389,9 @@ impl Cgroup {
         match fs::write(self.dir().join("cgroup.kill"), "1") {
             // Linux before 5.14 has no `cgroup.kill`. Frozen processes cannot fork meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let _ = self.freeze(true);
+                let _ = self.freeze();
                 let result = self.signal(libc::SIGKILL);
-                let _ = self.freeze(false);
+                let _ = self.thaw();
                 result
             }
             result => result,
@@ -406,14 +406,17 @@ impl Cgroup {
         })
     }
 
-    /// Freezes or thaws the cgroup. Takes effect with a short delay, when each process next leaves
-    /// the kernel.
-    pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
+    /// Freezes the cgroup. Takes effect with a short delay, when each process next leaves the
+    /// kernel.
+    pub(super) fn freeze(&self) -> io::Result<()> {
         self.is_spent.set(true);
-        fs::write(
-            self.dir().join("cgroup.freeze"),
-            if frozen { "1" } else { "0" },
-        )
+        fs::write(self.dir().join("cgroup.freeze"), "1")
+    }
+
+    /// Undoes [`Cgroup::freeze`].
+    pub(super) fn thaw(&self) -> io::Result<()> {
+        self.is_spent.set(true);
+        fs::write(self.dir().join("cgroup.freeze"), "0")
     }
 
     /// Returns the processes in the cgroup and below it, excluding zombies.

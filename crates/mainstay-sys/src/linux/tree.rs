@@ -171,7 +171,7 @@ impl Tree {
     /// [`Tree::thaw`] and [`Tree::kill`], so thaw them before a graceful stop.
     pub fn freeze(&self) -> io::Result<()> {
         match &self.holder {
-            Holder::Cgroup(cgroup) => match cgroup.freeze(true) {
+            Holder::Cgroup(cgroup) => match cgroup.freeze() {
                 // Linux before 5.2 has no freezer.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     cgroup.signal(libc::SIGSTOP)
@@ -185,7 +185,7 @@ impl Tree {
     /// Undoes [`Tree::freeze`].
     pub fn thaw(&self) -> io::Result<()> {
         match &self.holder {
-            Holder::Cgroup(cgroup) => match cgroup.freeze(false) {
+            Holder::Cgroup(cgroup) => match cgroup.thaw() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     cgroup.signal(libc::SIGCONT)
                 }

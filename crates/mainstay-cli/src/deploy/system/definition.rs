@@ -259,7 +259,7 @@ impl Installed {
             definition = definition.listen(address.to_string());
         }
         let is_left_to_manager = self.record.manager != Manager::Systemd;
-        losses.lose(
+        losses.lose_if(
             is_left_to_manager && !spec.inherit_env().is_empty(),
             "`inherit_env`: the service manager determines the inherited environment",
         );
@@ -281,7 +281,7 @@ impl Installed {
         });
         let signal = signals.next().unwrap_or(Signal::Term);
         definition = definition.stop_signal(signal.name());
-        losses.lose(signals.next().is_some(), "further steps of `stop.ladder`");
+        losses.lose_if(signals.next().is_some(), "further steps of `stop.ladder`");
         definition = match spec.reload() {
             None => definition.reload_signal(Signal::Hup.name()),
             Some(Reload::Signal(signal)) => definition.reload_signal(signal.name()),
@@ -294,11 +294,11 @@ impl Installed {
         };
         let ready = spec.start().ready();
         let is_asked = !matches!(ready, None | Some(Ready::Notify(_)));
-        losses.lose(
+        losses.lose_if(
             is_asked,
             "`start.ready`: it counts as ready as soon as it runs",
         );
-        losses.lose(!spec.wait_for().is_empty(), "`wait_for`");
+        losses.lose_if(!spec.wait_for().is_empty(), "`wait_for`");
         let manager = self.record.manager;
         let stops_too = [
             Manager::Systemd,
@@ -306,17 +306,17 @@ impl Installed {
             Manager::Dinit,
             Manager::Upstart,
         ];
-        losses.lose(
+        losses.lose_if(
             !spec.needs().is_empty() && stops_too.contains(&manager),
             &format!(
                 "independent stops: {manager} also stops the service when one that it needs stops"
             ),
         );
-        losses.lose(spec.liveness().is_some(), "`liveness`");
-        losses.lose(spec.snapshot().is_some(), "`snapshot`");
-        losses.lose(spec.http().is_some(), "`http`");
-        losses.lose(spec.on_alert().is_some(), "`on_alert`");
-        losses.lose(
+        losses.lose_if(spec.liveness().is_some(), "`liveness`");
+        losses.lose_if(spec.snapshot().is_some(), "`snapshot`");
+        losses.lose_if(spec.http().is_some(), "`http`");
+        losses.lose_if(spec.on_alert().is_some(), "`on_alert`");
+        losses.lose_if(
             *spec.log() != spec::LogPolicy::default(),
             "`log`: the service manager receives the output",
         );
@@ -349,8 +349,14 @@ struct HostPlace {
 struct UnsupportedSettings(Vec<String>);
 
 impl UnsupportedSettings {
-    fn lose(&mut self, is_lost: bool, what: &str) {
-        self.0.extend(is_lost.then(|| what.to_owned()));
+    fn lose(&mut self, what: &str) {
+        self.0.push(what.to_owned());
+    }
+
+    fn lose_if(&mut self, is_lost: bool, what: &str) {
+        if is_lost {
+            self.lose(what);
+        }
     }
 }
 
@@ -396,17 +402,17 @@ fn recovery(spec: &Spec, losses: &mut UnsupportedSettings) -> Recovery {
         Some(action) => matches!(action, CodeAction::Halt | CodeAction::Restore),
         None => *code == STATE_FAILED,
     };
-    losses.lose(
+    losses.lose_if(
         all().any(|code| has(code, CodeAction::Restore)) || action(STATE_FAILED).is_none(),
         "restore of a snapshot after exit code 201: the service stays down",
     );
     if recovery.policy() != Policy::Restart {
         restart_after.clear();
-        losses.lose(
+        losses.lose_if(
             recovery.policy() == Policy::Strict,
             "retries after exit code 202: the service stays down",
         );
-        losses.lose(
+        losses.lose_if(
             recovery
                 .codes()
                 .values()
@@ -414,18 +420,15 @@ fn recovery(spec: &Spec, losses: &mut UnsupportedSettings) -> Recovery {
             "restarts after single exit codes: the service stays down",
         );
     } else {
-        losses.lose(
-            true,
-            "separate count of retries after 202: they count as restarts",
-        );
+        losses.lose("separate count of retries after 202: they count as restarts");
     }
-    losses.lose(
+    losses.lose_if(
         has(0, CodeAction::Restart),
         "restart after exit code 0: the service stays down",
     );
     let limit = recovery.limit();
     let halts = limit.filter(|limit| limit.then() == BeyondLimit::Halt);
-    losses.lose(
+    losses.lose_if(
         recovery.policy() == Policy::Restart && limit.is_some() && halts.is_none(),
         "crash-loop detection: the service is restarted without an alert",
     );

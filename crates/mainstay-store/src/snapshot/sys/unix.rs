@@ -266,7 +266,7 @@ impl Dir {
     pub(in crate::snapshot) fn set_metadata_of_special(
         &self,
         name: &Path,
-        is_link: bool,
+        kind: FileKind,
         wanted: &Metadata,
     ) -> io::Result<()> {
         let is = self.stat(name)?.metadata;
@@ -274,7 +274,8 @@ impl Dir {
             let (uid, gid) = owner(wanted);
             fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        if !is_link {
+        // A link has no mode of its own.
+        if kind != FileKind::Symlink {
             let mode = Mode::from_raw_mode(raw_mode(wanted));
             fs::chmodat(&self.fd, name, mode, AtFlags::empty())?;
         }

@@ -182,7 +182,7 @@ impl Dir {
     pub(in crate::snapshot) fn set_metadata_of_special(
         &self,
         _name: &Path,
-        _is_link: bool,
+        _kind: FileKind,
         _wanted: &Metadata,
     ) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
