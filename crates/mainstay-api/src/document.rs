@@ -18,10 +18,15 @@ pub struct About {
     pub version: &'static str,
 }
 
-/// The reason why a request was refused, or failed.
-#[derive(Debug, Serialize, Deserialize)]
+/// The reason why a request was refused, or failed. Supervisors of older versions give the reason
+/// alone.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Refusal {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
     pub error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A complete snapshot.

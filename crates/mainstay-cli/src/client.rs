@@ -8,7 +8,6 @@ use hyper::{Response, StatusCode};
 use mainstay_api::{
     Client, Decision, Error, GivenUp, Reach, Refusal, Route, Taken, TrialRequest, Verb, endpoint,
 };
-use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
@@ -59,7 +58,7 @@ pub(crate) async fn expect_service(
     let (status, body) = ask(state, &route).await?;
     match status {
         StatusCode::NOT_FOUND => {
-            let message = format!("cannot {what} {name}: {}", reason(&body));
+            let message = format!("cannot {what} {name}: {}", refusal(&body).error);
             Err(Failure::new(Code::Unknown, message))
         }
         _ => Ok(()),
@@ -72,8 +71,7 @@ pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> 
     if status.is_success() {
         return parse(status, &body);
     }
-    let message = format!("cannot stop: {}", reason(&body));
-    Err(Failure::new(code(status), message))
+    Err(refused("stop", code(status), &body))
 }
 
 /// Sends a request for a service and waits until the service has settled.
@@ -96,27 +94,7 @@ async fn request_one(
     if status.is_success() {
         return parse(status, &body);
     }
-    Err(not_done(verb, &[name], status, &body))
-}
-
-/// Returns the failure of a request for services. If there are several, the reason begins with the
-/// name of one.
-fn not_done(verb: &str, names: &[&str], status: StatusCode, body: &[u8]) -> Failure {
-    let why = reason(body);
-    let failure = Failure::new(
-        code(status),
-        format!("cannot {verb} {}: {why}", names.join(", ")),
-    );
-    let (name, refusal) = match (names, why.split_once(": ")) {
-        ([name], _) => (*name, &*why),
-        (_, Some((name, refusal))) => (name, refusal),
-        (_, None) => return failure,
-    };
-    if refusal == format!("it is {}", StateName::Paused) {
-        failure.hint(format!("resume it: mainstay continue {name}"))
-    } else {
-        failure
-    }
+    Err(refused(&format!("{verb} {name}"), code(status), &body))
 }
 
 /// Sends one request for several services and waits until all have settled. The result includes the
@@ -134,8 +112,8 @@ pub(crate) async fn request_all(
     if status.is_success() {
         return parse::<StatusReport>(status, &body).map(|report| report.services);
     }
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Err(not_done(verb.as_str(), &names, status, &body))
+    let operation = format!("{} {}", verb.as_str(), names.join(", "));
+    Err(refused(&operation, code(status), &body))
 }
 
 /// Takes a snapshot of a running service, waits until it is complete and returns its ID.
@@ -147,11 +125,8 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
     if status.is_success() {
         return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
     }
-    Err(refused(
-        &format!("take a snapshot of {name}"),
-        status,
-        &body,
-    ))
+    let operation = format!("take a snapshot of {name}");
+    Err(refused(&operation, code_now(status), &body))
 }
 
 /// The result of a trial of a new definition.
@@ -183,22 +158,11 @@ pub(crate) async fn try_out(
     if let Ok(given_up) = serde_json::from_slice(&body) {
         return Ok(Tried::GivenUp(given_up));
     }
-    #[derive(Deserialize)]
-    struct Unfit {
-        code: u8,
-    }
-    let unfit = serde_json::from_slice(&body).map(|Unfit { code }| code);
-    let code = match (status, unfit) {
-        (StatusCode::UNPROCESSABLE_ENTITY, Ok(69)) => Code::MissingPart,
-        (StatusCode::UNPROCESSABLE_ENTITY, Ok(75)) => Code::Busy,
-        (StatusCode::UNPROCESSABLE_ENTITY, Ok(77)) => Code::PermissionDenied,
-        (StatusCode::UNPROCESSABLE_ENTITY, _) => Code::InvalidManifest,
-        (status, _) => code(status),
+    let code = match status {
+        StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidManifest,
+        status => code(status),
     };
-    Err(Failure::new(
-        code,
-        format!("cannot update {name}: {}", reason(&body)),
-    ))
+    Err(refused(&format!("update {name}"), code, &body))
 }
 
 /// Commits or aborts a trial.
@@ -257,17 +221,24 @@ fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), F
     if status.is_success() {
         Ok(())
     } else {
-        Err(refused(&format!("{what} {whom}"), status, body))
+        Err(refused(&format!("{what} {whom}"), code_now(status), body))
     }
 }
 
-/// Returns the failure of an operation that the supervisor refused or cannot perform now.
-fn refused(operation: &str, status: StatusCode, body: &[u8]) -> Failure {
-    let code = match status {
-        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-        status => code(status),
-    };
-    Failure::new(code, format!("cannot {operation}: {}", reason(body)))
+/// Returns the failure of an operation that the supervisor refused. `code` is its exit code unless
+/// the answer contains one.
+fn refused(operation: &str, code: Code, body: &[u8]) -> Failure {
+    let Refusal {
+        code: known,
+        error,
+        hint,
+    } = refusal(body);
+    let code = known.and_then(Code::from_number).unwrap_or(code);
+    let failure = Failure::new(code, format!("cannot {operation}: {error}"));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// Opens the stream of events.
@@ -394,7 +365,10 @@ fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T
     if !status.is_success() {
         return Err(Failure::new(
             Code::Failed,
-            format!("the supervisor refused the request: {}", reason(body)),
+            format!(
+                "the supervisor refused the request: {}",
+                refusal(body).error
+            ),
         ));
     }
     serde_json::from_slice(body).map_err(|error| {
@@ -414,9 +388,17 @@ fn code(status: StatusCode) -> Code {
     }
 }
 
-fn reason(body: &[u8]) -> String {
-    match serde_json::from_slice::<Refusal>(body) {
-        Ok(refusal) => refusal.error,
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
+/// Returns the exit code for a refusal of an operation that may be possible later.
+fn code_now(status: StatusCode) -> Code {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
+        status => code(status),
     }
+}
+
+fn refusal(body: &[u8]) -> Refusal {
+    serde_json::from_slice(body).unwrap_or_else(|_| Refusal {
+        error: String::from_utf8_lossy(body).into_owned(),
+        ..Refusal::default()
+    })
 }

@@ -31,6 +31,26 @@ pub enum Code {
     Disagreement = 79,
 }
 
+impl Code {
+    const ALL: [Self; 10] = [
+        Self::Failed,
+        Self::Usage,
+        Self::NotRunning,
+        Self::Unknown,
+        Self::MissingPart,
+        Self::CannotWrite,
+        Self::Busy,
+        Self::PermissionDenied,
+        Self::InvalidManifest,
+        Self::Disagreement,
+    ];
+
+    /// Returns the code with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| *code as u8 == number)
+    }
+}
+
 /// A failed command: a one-line message of operation, object and cause, and an exit code. A report
 /// can precede the message, and a hint can follow it.
 #[derive(Debug)]

@@ -76,6 +76,10 @@ pub struct ServiceReport {
     pub next_try_seconds: Option<u64>,
     /// The reason why the service is halted, waiting or backing off, or its own status text.
     pub detail: Option<String>,
+    /// The exit code of the command that starts the service, if the last start failed for a reason
+    /// that has a code of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_code: Option<u8>,
     /// The problem with the service's log, if any.
     pub log_problem: Option<String>,
     /// The reason, if any, why the service's desired state will not survive its supervisor.

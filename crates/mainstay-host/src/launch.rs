@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+use mainstay_core::engine::StartFailure;
 use mainstay_core::spec::Spec;
 use mainstay_core::{env_file, environment};
 use mainstay_sys as sys;
@@ -107,7 +108,7 @@ pub(crate) fn environment(
     manifest_dir: &Path,
     user: Option<&sys::User>,
     ours: &Environment,
-) -> Result<Environment, String> {
+) -> Result<Environment, StartFailure> {
     let mut environment = inherited_by(spec, user, ours);
     environment.insert(LOG_LEVEL.into(), spec.log().level().name().into());
     if let Some((path, text)) = read_env_file(spec, manifest_dir)? {
@@ -125,7 +126,7 @@ pub(crate) fn environment(
             } else {
                 " (set it, or write `$${` for a literal `${`)".to_owned()
             };
-            format!("env {name}: `${{{missing}}}` is not set{hint}")
+            StartFailure::Missing(format!("env {name}: `${{{missing}}}` is not set{hint}"))
         })?;
         own.push((key(name), value));
     }
@@ -134,7 +135,10 @@ pub(crate) fn environment(
 }
 
 /// Returns the path and the text of the `env_file`, if there is one.
-fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, String)>, String> {
+fn read_env_file(
+    spec: &Spec,
+    manifest_dir: &Path,
+) -> Result<Option<(PathBuf, String)>, StartFailure> {
     let Some(path) = spec.env_file() else {
         return Ok(None);
     };
@@ -146,7 +150,7 @@ fn read_env_file(spec: &Spec, manifest_dir: &Path) -> Result<Option<(PathBuf, St
     let text = aside::wait(path.display().to_string(), read);
     let text = text.flatten().map_err(|error| {
         let why = guarded::explain(&error);
-        format!("read env_file {}: {why}", path.display())
+        StartFailure::of_path(format!("read env_file {}: {why}", path.display()), &error)
     })?;
     Ok(Some((path, text)))
 }

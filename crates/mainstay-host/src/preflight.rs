@@ -71,7 +71,7 @@ fn look_at_files(
     let refuse = |problem: Problem| cannot(problem.code, problem.why).hint(problem.hint);
     check_env_file(spec, manifest_dir).map_err(refuse)?;
     let environment = launch::environment(spec, manifest_dir, user, ours)
-        .map_err(|why| cannot(Code::MissingPart, why))?;
+        .map_err(|failure| cannot(Code::MissingPart, failure.to_string()))?;
     if let Some(why) = sys::refused_limit(spec.limits()) {
         return Err(cannot(Code::PermissionDenied, why)
             .hint("lower the limit, or start the supervisor with a higher hard limit"));

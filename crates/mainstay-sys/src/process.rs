@@ -218,6 +218,11 @@ impl SpawnError {
         self.source.kind() == io::ErrorKind::WouldBlock || is_lacking(&self.source)
     }
 
+    /// Returns the system's error.
+    pub fn cause(&self) -> &io::Error {
+        &self.source
+    }
+
     /// Returns a hint for the operator if the system's error alone is misleading.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -10,8 +10,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
 use mainstay_host as host;
-use mainstay_host::{definitions, launch, output, preflight};
-use mainstay_store::embedded;
+use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::update::{self, Embedded};
@@ -66,7 +65,7 @@ impl Stop {
         };
         if names.is_empty() {
             return match client::block_on(client::stop_all(state))? {
-                Ok(report) => show(state, Verb::Stop, report.services.into_iter().map(Ok), json),
+                Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
                 Err(absent) if absent.code() == Code::NotRunning => {
                     if !state.has_left_something() {
                         return Err(absent);
@@ -183,7 +182,7 @@ impl Control {
                     vec![Err(not_found::service_or(state, &names, failure))]
                 }
             });
-        show(state, verb, answers, self.json)
+        show(verb, answers, self.json)
     }
 }
 
@@ -251,13 +250,12 @@ fn stop_orphans(
     }
     let stopped = host::stop_without_supervisor(state, names, reach)?;
     let report = stopped.ok_or_else(|| not_found::supervisor(state))?;
-    show(state, Verb::Stop, report.services.into_iter().map(Ok), json)
+    show(Verb::Stop, report.services.into_iter().map(Ok), json)
 }
 
 /// Shows the result for each service, and fails with the first one that did not reach the requested
 /// state.
 fn show(
-    state: &StateDir,
     verb: Verb,
     answers: impl Iterator<Item = Result<ServiceReport, Failure>>,
     json: bool,
@@ -267,7 +265,7 @@ fn show(
     for answer in answers {
         match answer {
             Ok(service) => {
-                failure = failure.or(disappointment(state, verb, &service));
+                failure = failure.or(disappointment(verb, &service));
                 report.services.push(service);
             }
             Err(error) => failure = failure.or(Some(error)),
@@ -311,7 +309,7 @@ fn still_needed(service: &ServiceReport) -> Option<String> {
 
 /// Returns the failure of a service that settled in another state than requested. For `start` and
 /// `restart`, a service that completed its work and exited cleanly is a success.
-fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Option<Failure> {
+fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
     let completed = service.state == StateName::Stopped
         && service.last_exit.is_some_and(|exit| exit.code == Some(0))
         && matches!(verb, Verb::Start | Verb::Restart);
@@ -321,18 +319,13 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
     let exit = service.last_exit;
     let ended = exit.filter(|_| service.state == StateName::Stopped && verb != Verb::Stop);
     let detail = service.remark().or(ended.map(|exit| exit.to_string()));
-    let missing = match verb {
-        Verb::Start | Verb::Restart => missing_part(state, &service.name, detail.as_deref()),
-        _ => None,
-    };
     let state = service.it_is(detail.as_deref());
     let message = format!("cannot {} {}: {state}", verb.as_str(), service.name);
-    if let Some(missing) = missing {
-        let failure = Failure::new(Code::MissingPart, message);
-        return Some(match missing.hint_text() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        });
+    let is_start = matches!(verb, Verb::Start | Verb::Restart);
+    let code = service.start_code.filter(|_| is_start);
+    if let Some(Code::MissingPart) = code.and_then(Code::from_number) {
+        let hint = "create or install what is missing, or correct its manifest";
+        return Some(Failure::new(Code::MissingPart, message).hint(hint));
     }
     let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
@@ -342,19 +335,4 @@ fn disappointment(state: &StateDir, verb: Verb, service: &ServiceReport) -> Opti
     } else {
         failure
     })
-}
-
-/// Returns the missing part of the system because of which an installed service was not started, if
-/// `detail` says so.
-fn missing_part(state: &StateDir, name: &str, detail: Option<&str>) -> Option<Failure> {
-    let definition = embedded::is_installed(state, name).then(|| definitions::read(state, name));
-    let definition = definition?.ok()?;
-    let (spec, dir) = (&definition.spec, &definition.dir);
-    let user = preflight::user_of(spec).ok()?;
-    let found = preflight::check_files(spec, dir, user.as_ref(), &launch::inherited()).err()?;
-    let why = found
-        .message()
-        .strip_prefix(&format!("cannot start {name}: "))?;
-    let is_that = found.code() == Code::MissingPart && detail?.contains(why);
-    is_that.then_some(found)
 }

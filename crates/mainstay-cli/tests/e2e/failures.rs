@@ -498,3 +498,35 @@ fn what_is_not_performed_is_said() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[test]
+fn whatever_is_missing_at_a_start_has_one_exit_code() {
+    let (sandbox, manifest) = sandbox(
+        r#"
+        [service.program]
+        command = ["./missing"]
+        [service.searched]
+        command = ["no-such-program"]
+        [service.place]
+        command = ["PUPPET", "hang"]
+        working_dir = "missing"
+        "#,
+    );
+    let manifest = manifest.display().to_string();
+    let installed = verb(&sandbox, &["install", "--manager", "embedded", &manifest]);
+    assert!(installed.status.success(), "{installed:?}");
+    let mut command = sandbox.command(mainstay());
+    command.args(["daemon", "--json"]);
+    let supervisor = Supervisor::spawn(command);
+    for name in ["program", "searched", "place"] {
+        event(&supervisor, name, "backing-off");
+        let output = verb(&sandbox, &["restart", name]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(output.status), 69, "{name}: {said}");
+        let hint = "hint: create or install what is missing";
+        assert!(said.contains(hint), "{name}: {said}");
+    }
+    let stopped = verb(&sandbox, &["stop"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    stop(supervisor, &sandbox);
+}

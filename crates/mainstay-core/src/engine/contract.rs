@@ -1,7 +1,7 @@
 //! The exit-code contract: the meaning of an exit and the action that follows (docs/exit-codes.md).
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,9 +71,27 @@ pub enum StartFailure {
     /// The failure is transient: the machine lacked processes, descriptors or memory. This is no
     /// evidence about the program.
     Lacking(String),
+    /// The failure is transient: the program, its working directory or its `env_file` is missing.
+    Missing(String),
     /// The failure is permanent: every attempt fails until the program, its manifest or the machine
     /// changes.
     Permanent(String),
+}
+
+impl StartFailure {
+    /// Returns whether a part of the system is missing.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing(_))
+    }
+
+    /// Returns the failure of a start whose operation on a path failed. What does not exist may be
+    /// created later.
+    pub fn of_path(why: String, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing(why),
+            _ => Self::Transient(why),
+        }
+    }
 }
 
 impl From<String> for StartFailure {
@@ -91,7 +109,8 @@ impl From<&str> for StartFailure {
 
 impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Transient(why) | Self::Lacking(why) | Self::Permanent(why)) = self;
+        let (Self::Transient(why) | Self::Lacking(why) | Self::Missing(why) | Self::Permanent(why)) =
+            self;
         f.write_str(why)
     }
 }

@@ -632,7 +632,7 @@ pub(super) fn spawn(
             match error.is_permanent {
                 true => StartFailure::Permanent(why),
                 false if error.is_lacking() => StartFailure::Lacking(why),
-                false => StartFailure::Transient(why),
+                false => StartFailure::of_path(why, error.cause()),
             }
         })
 }
@@ -681,7 +681,7 @@ impl Look {
             let why = format!("find program {}: {error}", self.program);
             match error.kind() {
                 io::ErrorKind::PermissionDenied => StartFailure::Permanent(why),
-                _ => StartFailure::Transient(why),
+                _ => StartFailure::of_path(why, &error),
             }
         })?;
         if let Some(env_file) = self.unexposed

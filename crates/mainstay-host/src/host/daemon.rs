@@ -499,7 +499,7 @@ impl Host {
     }
 
     /// Returns the service's name, for messages.
-    fn name(&self, id: ServiceId) -> &str {
+    pub(super) fn name(&self, id: ServiceId) -> &str {
         let runtime = self.runtimes.get(&id);
         runtime.map_or("the service", |runtime| runtime.spec.name().as_str())
     }

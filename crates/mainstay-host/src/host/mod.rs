@@ -34,7 +34,6 @@ mod sockets;
 mod update;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -60,11 +59,10 @@ use mainstay_store::{completed, halted};
 use mainstay_sys::{self as sys, Processes, Tree, TreeId};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use self::alerts::{AlertEvent, Alerts};
 use self::clock::{Clock, ToLoop};
-use self::control::Command;
+use self::control::{Command, Server};
 use self::daemon::Daemon;
 use self::delay::Deadlines;
 use self::helpers::Helper;
@@ -220,6 +218,8 @@ struct ServiceRuntime {
     user: User,
     sockets: Sockets,
     running: Option<Running>,
+    /// Set if the last start failed because the program or a file that it needs was missing.
+    lacks_part: bool,
     /// Set if an operator stopped the service by name and nobody has started it since.
     is_stopped: bool,
     /// The desired state as it was last written to disk.
@@ -258,6 +258,7 @@ impl ServiceRuntime {
             user,
             sockets: Sockets::default(),
             running: None,
+            lacks_part: false,
             is_stopped: definition.desired == Some(Desired::Stopped),
             desired: definition.desired,
             desired_problem: None,
@@ -349,21 +350,6 @@ struct Host {
     /// The time at which start-up ends.
     settles_at: Option<std::time::Instant>,
     deadlines: Deadlines,
-}
-
-/// The task of the control socket.
-struct Server {
-    control: JoinHandle<()>,
-    closes: oneshot::Sender<Infallible>,
-}
-
-impl Server {
-    /// Waits a limited time for every client to receive its response.
-    async fn close(self) {
-        drop(self.closes);
-        // The task does not panic. If it did, there would be nothing left to clean up.
-        let _ = self.control.await;
-    }
 }
 
 /// The receiver of messages with the times at which they were sent.
@@ -880,6 +866,18 @@ impl Host {
         self.perform(actions);
     }
 
+    /// Starts a service's program and returns the result as an event.
+    fn start_run(&mut self, id: ServiceId, run: RunId) -> Event {
+        let spawned = self.spawn(id, run);
+        if let Some(runtime) = self.runtimes.get_mut(&id) {
+            runtime.lacks_part = spawned.as_ref().is_err_and(|why| why.is_missing());
+        }
+        match spawned {
+            Ok(pid) => Event::Spawned(id, run, pid),
+            Err(why) => Event::SpawnFailed(id, run, why),
+        }
+    }
+
     /// Performs actions in order. Actions that result from an action are performed before the next
     /// one.
     fn perform(&mut self, actions: Vec<Action>) {
@@ -887,10 +885,7 @@ impl Host {
         put_first(actions, &mut open);
         while let Some(action) = open.pop_front() {
             let event = match action {
-                Action::Spawn(id, run) => Some(match self.spawn(id, run) {
-                    Ok(pid) => Event::Spawned(id, run, pid),
-                    Err(why) => Event::SpawnFailed(id, run, why),
-                }),
+                Action::Spawn(id, run) => Some(self.start_run(id, run)),
                 Action::AskToStop(id, run, ask) => {
                     self.with_tree(id, run, |tree, spec| {
                         tree.ask_to_stop(ask, spec.stop().scope()).map(drop)

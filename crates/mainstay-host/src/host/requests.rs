@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_core::engine::{Action, Human, Launch, Refusal, Request, ServiceId, StateName, Style};
-use mainstay_core::failure::chain;
+use mainstay_core::failure::{Code, chain};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport, UpdateReport};
 use tokio::sync::oneshot;
@@ -48,6 +48,11 @@ pub(super) fn unless_logs_hang(
         let _ = reply.send(response);
     });
     move |response| drop(respond.send(response))
+}
+
+/// Returns the hint for a request that is not valid in this state of a service.
+fn hint_in(state: StateName, name: &str) -> Option<String> {
+    (state == StateName::Paused).then(|| format!("resume it: mainstay continue {name}"))
 }
 
 /// A client that waits until services have settled.
@@ -144,15 +149,7 @@ impl Host {
                 self.requested(Waiter { on, needs, reply }, actions);
             }
             Route::Events => self.subscribe(listener, reply),
-            Route::Reload { name } => {
-                let _ = reply.send(match self.engine.find(&name) {
-                    Some(id) => match self.reload(id) {
-                        Ok(()) => self.entry(id),
-                        Err(why) => Reply::error(StatusCode::CONFLICT, &why),
-                    },
-                    None => self.unknown(&name),
-                });
-            }
+            Route::Reload { name } => drop(reply.send(self.request_reload(&name))),
             Route::Define { names, .. } => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let _ = reply.send(match self.define(&names) {
@@ -181,6 +178,20 @@ impl Host {
             },
             Route::Stop { names, reach } => self.stop(&names, reach, reply),
             Route::Request { names, request } => self.request(&names, request, reply),
+        }
+    }
+
+    fn request_reload(&mut self, name: &str) -> Reply {
+        let Some(id) = self.engine.find(name) else {
+            return self.unknown(name);
+        };
+        match self.reload(id) {
+            Ok(()) => self.entry(id),
+            Err(why) => {
+                let state = self.engine.view(id).map(|view| view.state);
+                let hint = state.and_then(|state| hint_in(state, name));
+                Reply::hinted(StatusCode::CONFLICT, &why, hint)
+            }
         }
     }
 
@@ -311,11 +322,16 @@ impl Host {
                 self.requested(Waiter { on, needs, reply }, actions);
             }
             Err((id, refusal)) => {
-                let runtime = self.runtimes.get(&id).filter(|_| ids.len() > 1);
-                let of = runtime
-                    .map_or_else(String::new, |runtime| format!("{}: ", runtime.spec.name()));
-                let words = format!("{of}{refusal}");
-                drop(reply.send(Reply::refused_in_words(&refusal, &words)));
+                let name = self.name(id);
+                let words = match ids.as_slice() {
+                    [_] => refusal.to_string(),
+                    _ => format!("{name}: {refusal}"),
+                };
+                let hint = match refusal {
+                    Refusal::State(state) => hint_in(state, name),
+                    _ => None,
+                };
+                drop(reply.send(Reply::refused_in_words(&refusal, &words, hint)));
             }
         }
     }
@@ -513,6 +529,7 @@ impl Host {
             Some(running) => running.digest.clone(),
             None => runtime.digest.clone(),
         };
+        report.start_code = runtime.lacks_part.then_some(Code::MissingPart as u8);
         if let Some(usage) = runtime.running.as_ref().and_then(|it| it.tree.usage()) {
             report.cpu_ms = u64::try_from(usage.cpu.as_millis()).ok();
             report.memory_bytes = Some(usage.resident);

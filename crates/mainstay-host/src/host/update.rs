@@ -16,7 +16,6 @@ use mainstay_core::engine::{
     Action, Event, Fact, Refusal, RolloutRole, ServiceId, StateName, Style, TrialFailure,
     TrialPhase, Tryout,
 };
-use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{Ready, Spec};
@@ -125,11 +124,7 @@ impl Host {
     ) -> Result<CheckedDefinition, Reply> {
         let bad = |why: &str| Reply::error(StatusCode::BAD_REQUEST, why);
         let unfit = |why: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why);
-        let failed = |failure: Failure| {
-            let code = failure.code() as u8;
-            let body = serde_json::json!({ "error": failure.message(), "code": code });
-            Reply::new(StatusCode::UNPROCESSABLE_ENTITY, body.to_string())
-        };
+        let failed = |failure| Reply::failure(StatusCode::UNPROCESSABLE_ENTITY, &failure);
         let request: TrialRequest = serde_json::from_slice(body)
             .map_err(|error| bad(&format!("invalid request: {error}")))?;
         let format = Format::ALL

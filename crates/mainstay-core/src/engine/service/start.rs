@@ -76,9 +76,9 @@ impl Service {
         match &mut self.state {
             State::Live { child, phase } if child.run == run && child.main == Main::Called => {
                 let ended = match why {
-                    StartFailure::Transient(why) | StartFailure::Lacking(why) => {
-                        Ended::SpawnFailed(why)
-                    }
+                    StartFailure::Transient(why)
+                    | StartFailure::Lacking(why)
+                    | StartFailure::Missing(why) => Ended::SpawnFailed(why),
                     StartFailure::Permanent(why) => Ended::Unstartable(why),
                 };
                 match phase {

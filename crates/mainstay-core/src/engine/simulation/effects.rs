@@ -24,8 +24,8 @@ impl World {
                 Some(run) if run.id == *id && run.pid.is_none() && !run.exited => {
                     if !run.asked {
                         self.accounts[i.index()].cause = Some(match why {
-                            StartFailure::Transient(_) | StartFailure::Lacking(_) => Cause::Other,
                             StartFailure::Permanent(_) => Cause::Lasting,
+                            _ => Cause::Other,
                         });
                     }
                     let run = self.accounts[i.index()].run.take().unwrap();

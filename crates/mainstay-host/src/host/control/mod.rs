@@ -7,14 +7,32 @@ mod condition;
 mod limit;
 mod server;
 
+use std::convert::Infallible;
+
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use mainstay_api::{Refusal as Refused, Route};
 use mainstay_core::engine::Refusal;
+use mainstay_core::failure::Failure;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 pub(super) use self::condition::{Conditions, Unmet};
 pub(super) use self::server::serve;
+
+/// The task of the control socket.
+pub(super) struct Server {
+    pub(super) control: JoinHandle<()>,
+    pub(super) closes: oneshot::Sender<Infallible>,
+}
+
+impl Server {
+    /// Waits a limited time for every client to receive its response.
+    pub(super) async fn close(self) {
+        drop(self.closes);
+        let _ = self.control.await;
+    }
+}
 
 /// A client's request to the host, and the channel for the response.
 #[derive(Debug)]
@@ -61,18 +79,36 @@ impl Reply {
 
     /// Returns a response with the document `{"error": message}`.
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
-        let error = message.to_owned();
-        let body = serde_json::json!(Refused { error });
-        Self::new(status, body.to_string())
+        Self::hinted(status, message, None)
+    }
+
+    /// Returns a response with an error and, if there is one, a hint.
+    pub(super) fn hinted(status: StatusCode, message: &str, hint: Option<String>) -> Self {
+        let refused = Refused {
+            error: message.to_owned(),
+            hint,
+            ..Refused::default()
+        };
+        Self::new(status, serde_json::json!(refused).to_string())
+    }
+
+    /// Returns a response with a failure of the kind that a command has, and its exit code.
+    pub(super) fn failure(status: StatusCode, failure: &Failure) -> Self {
+        let refused = Refused {
+            code: Some(failure.code() as u8),
+            error: failure.message().to_owned(),
+            hint: failure.hint_text().map(str::to_owned),
+        };
+        Self::new(status, serde_json::json!(refused).to_string())
     }
 
     /// Returns the response to a request that the engine refused.
     pub(super) fn refused(refusal: &Refusal) -> Self {
-        Self::refused_in_words(refusal, &refusal.to_string())
+        Self::refused_in_words(refusal, &refusal.to_string(), None)
     }
 
-    /// Returns the response to a request that the engine refused, with this text.
-    pub(super) fn refused_in_words(refusal: &Refusal, words: &str) -> Self {
+    /// Returns the response to a request that the engine refused, with this text and hint.
+    pub(super) fn refused_in_words(refusal: &Refusal, words: &str, hint: Option<String>) -> Self {
         let status = match refusal {
             Refusal::ShuttingDown | Refusal::Snapshotting => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Misfit(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -80,7 +116,7 @@ impl Reply {
             Refusal::Removed => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         };
-        Self::error(status, words)
+        Self::hinted(status, words, hint)
     }
 
     /// Returns a response with a JSON document.
