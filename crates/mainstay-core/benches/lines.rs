@@ -20,9 +20,11 @@ const CREDENTIALS: &str = "'jwt', 'bearer', 'basic-auth', 'url-password', 'aws-k
 
 fn main() {
     let input = input();
-    let all = Class::ALL
+    let all: Vec<String> = Class::ALL
+        .iter()
         .map(|class| format!("'{}'", class.name()))
-        .join(", ");
+        .collect();
+    let all = all.join(", ");
     for (name, format, redact) in [
         ("raw, email", "raw", "'email'"),
         ("raw, numbers", "raw", NUMBERS),
