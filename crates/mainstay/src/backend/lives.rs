@@ -9,7 +9,8 @@ use mainstay_testkit::wait_until;
 use super::golden::site;
 use super::{Answer, Backend, Content, Question, openrc::OpenRc, sysv::Sysv};
 use crate::{
-    Accepts, Account, Definition, Limit, Readiness, ServiceStatus, State, StopScope, service,
+    Accepts, Account, Definition, Limit, Manager, Readiness, ServiceStatus, State, StopScope,
+    service,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -169,7 +170,8 @@ fn programs(system: &System<'_>) {
 
 /// Programs that a supervisor has started survive when it is killed, and the script leaves them
 /// alone when it is stopped.
-fn supervisors(system: &System<'_>, restarts: bool) {
+fn supervisors(system: &System<'_>) {
+    let restarts = system.backend.manager() == Manager::OpenRc;
     let host = service("host")
         .account(Account::LocalSystem)
         .ready_check(["test", "-e", "/tmp/ready"])
@@ -210,12 +212,12 @@ fn supervisors(system: &System<'_>, restarts: bool) {
     assert_eq!(system.count("sleep 1004"), 1);
 }
 
-fn life(backend: &dyn Backend, kind: &'static str, restarts: bool) {
-    match Lab::up(kind, &[]) {
+fn life(backend: &dyn Backend) {
+    match Lab::up(backend.manager().name(), &[]) {
         Ok(lab) => {
             let system = System { lab, backend };
             programs(&system);
-            supervisors(&system, restarts);
+            supervisors(&system);
         }
         Err(why) => mainstay_testkit::skip(why),
     }
@@ -223,12 +225,12 @@ fn life(backend: &dyn Backend, kind: &'static str, restarts: bool) {
 
 #[test]
 fn under_openrc() {
-    life(&OpenRc, "openrc", true);
+    life(&OpenRc);
 }
 
 #[test]
 fn under_sysv() {
-    life(&Sysv, "sysv", false);
+    life(&Sysv);
 }
 
 /// A PID in a file does not identify a process with another start time or from another boot. The
