@@ -19,12 +19,12 @@
 //! ```
 
 #[cfg(unix)]
-mod ready;
+mod descriptor;
 
 #[cfg(unix)]
-pub(crate) use ready::claim_ready_descriptor;
+pub(crate) use descriptor::claim_ready_descriptor;
 #[cfg(unix)]
-use ready::write_ready;
+use descriptor::write_ready;
 
 use std::io;
 use std::time::Duration;

@@ -322,7 +322,7 @@ pub(crate) struct Site {
     /// The user's home directory and ID. For [`Scope::User`].
     pub(crate) home_dir: PathBuf,
     pub(crate) user: u32,
-    /// The paths of [`Backend::landmarks`] that exist.
+    /// The paths of [`Facts::landmarks`] that exist.
     pub(crate) found: Vec<&'static str>,
     /// Set if the system is not running and lies below a directory: no command can be run or
     /// queried.

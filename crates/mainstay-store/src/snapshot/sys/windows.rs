@@ -143,7 +143,7 @@ impl Dir {
 
     pub(in crate::snapshot) fn remove_file(&self, name: &Path) -> io::Result<()> {
         let path = self.path.join(name);
-        set_read_only(&path, false)?;
+        make_writable(&path)?;
         fs::remove_file(path)
     }
 
@@ -217,12 +217,13 @@ fn set_time(file: &File, wanted: &Metadata) -> io::Result<()> {
     })
 }
 
-fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
+/// Clears the read-only attribute, which keeps a file from being removed.
+fn make_writable(path: &Path) -> io::Result<()> {
     let mut permissions = fs::symlink_metadata(path)?.permissions();
-    if permissions.readonly() == is_read_only {
+    if !permissions.readonly() {
         return Ok(());
     }
-    permissions.set_readonly(is_read_only);
+    permissions.set_readonly(false);
     fs::set_permissions(path, permissions)
 }
 
