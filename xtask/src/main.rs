@@ -34,7 +34,7 @@ usage: cargo xtask COMMAND
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
   bench budget                     check sizes, memory and wake-ups against their limits (Linux)
-  bench engine|lines|spawn         measure the engine, the processing of lines, or process trees (Linux)
+  bench engine|lines|spawn|events  measure the engine, lines of logs, process trees, or stored events (Linux)
   bench [SCENARIO…] [--rounds N]   measure mainstay against a bare spawn loop, cat and s6-log (Linux)
   registry-fixture                 write a registry in a new version of its schema, to be committed";
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         ["bench", "budget"] => bench::budget(),
         #[cfg(target_os = "linux")]
-        ["bench", part @ ("engine" | "lines" | "spawn")] => bench::part(part),
+        ["bench", part @ ("engine" | "lines" | "spawn" | "events")] => bench::part(part),
         #[cfg(target_os = "linux")]
         ["bench", rest @ ..] => bench::run(rest),
         ["registry-fixture"] => fixture::registry(),

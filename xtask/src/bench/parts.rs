@@ -7,6 +7,7 @@ use crate::{Result, cargo};
 /// Runs the benchmark of this name.
 pub(crate) fn run(name: &str) -> Result<ExitCode> {
     let package = match name {
+        "events" => "mainstay-logs",
         "spawn" => "mainstay-sys",
         _ => "mainstay-core",
     };
