@@ -74,6 +74,17 @@ pub(crate) fn result(output: &[u8]) -> Result<(Answer, String), String> {
 /// # Errors
 /// If there is no valid request. An unsuccessful attempt is a result.
 pub fn run() -> Result<(), Failure> {
+    // A core dump would contain the key. A sandbox may forbid to change limits, so this is done
+    // here, where it prevents nothing if it fails.
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let _ = setrlimit(Resource::Core, none);
+    }
     // The name of a program that was started through `/proc` is "exe".
     #[cfg(target_os = "linux")]
     let _ = std::fs::write("/proc/self/comm", "mainstay-alert");

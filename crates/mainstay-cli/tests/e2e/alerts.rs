@@ -180,6 +180,12 @@ fn a_receiver_without_end_costs_a_process_and_the_supervisor_nothing() {
     let request = wait_until("a request", SOON, || requests().first().copied());
     let read = |file| fs::read(procs::path(request, file)).expect("its own user reads it");
     assert_eq!(read("cmdline"), b"mainstay\0post-alert\0");
+    let limits = String::from_utf8(read("limits")).expect("text");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core = core.expect("a limit").split_whitespace().nth(4);
+    assert_eq!(core, Some("0"), "a core dump would contain the key");
     let environ = String::from_utf8_lossy(&read("environ")).into_owned();
     for hidden in ["hunter", &*secret] {
         assert!(!environ.contains(hidden), "{environ}");

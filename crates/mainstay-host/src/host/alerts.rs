@@ -383,11 +383,7 @@ impl Host {
             priority: None,
             cpus: &[],
             sockets: &[],
-            // A core dump would contain the key.
-            limits: Limits {
-                core_size: Some(0),
-                ..Limits::default()
-            },
+            limits: Limits::default(),
         });
         let tree = tree.map_err(|error| chain(&error))?;
         let (ended, exit) = mpsc::channel();
