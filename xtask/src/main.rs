@@ -19,8 +19,9 @@ mod targets;
 mod test;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -82,10 +83,14 @@ fn cargo() -> Command {
     command
 }
 
-/// Returns the workspace's root.
+/// Returns the workspace's root: that of the cargo that runs this program, which may have been
+/// compiled in another checkout whose target directory was copied.
 fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    static HERE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let here = std::env::var_os("CARGO_MANIFEST_DIR");
+        here.unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+    });
+    HERE.parent().unwrap_or(&HERE)
 }
 
 fn heading(name: &str) {
