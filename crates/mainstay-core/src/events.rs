@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{rfc3339, rfc3339_at_start};
 
+/// A run beside the service's own, during an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// The run of the new definition, which is on trial.
+    Candidate,
+    /// The run of the old definition, which the new one has replaced.
+    Other,
+}
+
 /// An event as it was stored: a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent<'a> {
@@ -25,8 +34,10 @@ pub struct StoredEvent<'a> {
     pub message: Cow<'a, str>,
     /// Set if the service is ready from then on.
     pub is_ready: bool,
-    /// Set if the event is not about the service's own run: a new definition is on trial.
-    pub is_beside: bool,
+    /// Set if a run ended with an unknown status.
+    pub has_unknown_exit: bool,
+    /// The run that the event is about, if it is not the service's own.
+    pub beside: Option<Beside>,
 }
 
 impl<'a> StoredEvent<'a> {
@@ -42,7 +53,9 @@ impl<'a> StoredEvent<'a> {
             event: Cow<'a, str>,
             #[serde(borrow)]
             message: Cow<'a, str>,
-            beside: Option<serde::de::IgnoredAny>,
+            #[serde(borrow)]
+            beside: Option<Cow<'a, str>>,
+            exit: Option<serde_json::Value>,
             #[serde(default)]
             ready: bool,
         }
@@ -53,7 +66,11 @@ impl<'a> StoredEvent<'a> {
             stamp: line.time,
             service: line.service,
             is_ready: line.ready || line.event == "ready",
-            is_beside: line.beside.is_some(),
+            has_unknown_exit: line.exit.is_some_and(|exit| exit == "unknown"),
+            beside: line.beside.map(|role| match &*role {
+                "candidate" => Beside::Candidate,
+                _ => Beside::Other,
+            }),
             event: line.event,
             message: line.message,
         })
@@ -69,8 +86,8 @@ pub struct Stats {
     pub to: String,
     /// The updates that took effect or were rolled back.
     pub deployments: u32,
-    /// The number of deployments in a week, on average.
-    pub deployments_per_week: f64,
+    /// The number of deployments in a week, on average; `None` for a period that is shorter.
+    pub deployments_per_week: Option<f64>,
     /// The updates that were rolled back.
     pub rolled_back: u32,
     /// The share of deployments that were rolled back; `None` without deployments.
@@ -89,9 +106,9 @@ pub struct Stats {
     pub restored_max_s: Option<f64>,
     /// Set if the service is down at the end of the period.
     pub is_down: bool,
-    /// The ends of runs that no supervisor saw, such as losses of power. The time until the next
-    /// start counts as neither up nor down.
-    pub unseen_ends: u32,
+    /// The ends of runs that no supervisor saw, such as losses of power, and losses of events. The
+    /// time between the events before and after them counts as neither up nor down.
+    pub gaps: u32,
 }
 
 /// The state of a service, as far as it matters for its availability.
@@ -118,9 +135,13 @@ pub struct Course {
     has_failed: bool,
     outages: u32,
     restored: Vec<u64>,
-    unseen_ends: u32,
+    gaps: u32,
     deployments: u32,
     rolled_back: u32,
+    /// Set if the current run is one of a supervisor that was killed.
+    is_adopted: bool,
+    /// The time since which a new definition on trial is ready.
+    candidate: Option<u64>,
 }
 
 impl Course {
@@ -137,51 +158,82 @@ impl Course {
             has_failed: false,
             outages: 0,
             restored: Vec::new(),
-            unseen_ends: 0,
+            gaps: 0,
             deployments: 0,
             rolled_back: 0,
+            is_adopted: false,
+            candidate: None,
         }
     }
 
     /// Adds an event of the service, later than all others. Events before the period tell how it
-    /// begins.
+    /// begins. A clock that was set back does not reverse the order.
     pub fn observe(&mut self, event: &StoredEvent<'_>) {
         if !std::mem::replace(&mut self.is_known, true) {
             self.since = event.time;
             self.from = self.from.max(event.time);
         }
-        let is_counted = event.time >= self.from;
+        let at = event.time.max(self.since);
+        let is_counted = u32::from(at >= self.from);
+        if event.beside == Some(Beside::Candidate) && event.is_ready {
+            self.candidate = Some(at);
+        }
         match (&*event.event, self.phase) {
-            ("updated", _) => self.deployments += u32::from(is_counted),
-            ("rolled-back", _) => {
-                self.deployments += u32::from(is_counted);
-                self.rolled_back += u32::from(is_counted);
+            ("updated", phase) => {
+                self.deployments += is_counted;
+                // The old run was stopped first.
+                if let (Phase::Off, Some(ready)) = (phase, self.candidate.take()) {
+                    self.enter(Phase::Up, ready);
+                }
             }
-            _ if event.is_beside => {}
-            ("exited", Phase::Up) => self.enter(Phase::Down, event.time),
+            ("rolled-back", _) => {
+                self.deployments += is_counted;
+                self.rolled_back += is_counted;
+                self.candidate = None;
+            }
+            _ if event.beside.is_some() => {}
+            ("exited", Phase::Up) if event.has_unknown_exit && !self.is_adopted => {
+                self.skip(at);
+                self.enter(Phase::Down, at);
+            }
+            ("exited", Phase::Up) => self.enter(Phase::Down, at),
             ("failed" | "backing-off" | "halted" | "crash-looping", _) => {
                 if self.phase != Phase::Down {
-                    self.enter(Phase::Down, event.time);
+                    self.enter(Phase::Down, at);
                 }
                 self.has_failed = true;
             }
-            ("started", Phase::Up) => {
-                self.unseen_ends += u32::from(is_counted);
-                self.phase = Phase::Off;
-                self.since = event.time;
-                self.observe_ready(event);
+            ("started" | "adopted", phase) => {
+                self.is_adopted = event.event == "adopted";
+                if phase == Phase::Up && !self.is_adopted {
+                    self.skip(at);
+                }
+                self.observe_ready(event.is_ready, at);
             }
-            ("continued", Phase::Off) => self.enter(Phase::Up, event.time),
+            ("continued", Phase::Off) => self.enter(Phase::Up, at),
             ("stopping" | "paused", Phase::Up) | ("stopped", Phase::Up | Phase::Down) => {
-                self.enter(Phase::Off, event.time);
+                self.enter(Phase::Off, at);
             }
-            _ => self.observe_ready(event),
+            _ => self.observe_ready(event.is_ready, at),
         }
     }
 
-    fn observe_ready(&mut self, event: &StoredEvent<'_>) {
-        if event.is_ready && self.phase != Phase::Up {
-            self.enter(Phase::Up, event.time);
+    /// Notes that events were lost after the last one that was observed.
+    pub fn lose(&mut self) {
+        self.skip(self.since);
+    }
+
+    /// Drops the current phase, whose length is unknown.
+    fn skip(&mut self, at: u64) {
+        self.gaps += u32::from(at >= self.from);
+        self.phase = Phase::Off;
+        self.since = at;
+        self.has_failed = false;
+    }
+
+    fn observe_ready(&mut self, is_ready: bool, at: u64) {
+        if is_ready && self.phase != Phase::Up {
+            self.enter(Phase::Up, at);
         }
     }
 
@@ -215,7 +267,7 @@ impl Course {
             self.from = to;
         }
         const WEEK: f64 = 7.0 * 24.0 * 3600.0;
-        let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+        let seconds = |micros: u64| Duration::from_micros(micros).as_millis() as f64 / 1e3;
         let share = |part: f64, all: f64| (all > 0.0).then(|| part / all);
         let weeks = seconds(to.saturating_sub(self.from)) / WEEK;
         self.restored.sort_unstable();
@@ -224,7 +276,7 @@ impl Course {
             from: time(self.from),
             to: time(to),
             deployments: self.deployments,
-            deployments_per_week: share(self.deployments.into(), weeks).unwrap_or(0.0),
+            deployments_per_week: (weeks >= 1.0).then(|| f64::from(self.deployments) / weeks),
             rolled_back: self.rolled_back,
             rolled_back_share: share(self.rolled_back.into(), self.deployments.into()),
             up_s: seconds(self.up),
@@ -234,7 +286,7 @@ impl Course {
             restored_median_s: median(&self.restored).map(seconds),
             restored_max_s: self.restored.last().copied().map(seconds),
             is_down,
-            unseen_ends: self.unseen_ends,
+            gaps: self.gaps,
         }
     }
 }
@@ -258,10 +310,11 @@ mod tests {
             time: time * 1_000_000,
             stamp: "".into(),
             service: "a".into(),
-            event: event.trim_matches(['+', '!']).into(),
+            event: event.trim_matches(['+', '!', '?']).into(),
             message: "".into(),
-            is_ready: event == "ready" || event.ends_with('!'),
-            is_beside: event.starts_with('+'),
+            is_ready: event.ends_with("ready") || event.ends_with('!'),
+            has_unknown_exit: event == "exited?",
+            beside: event.starts_with('+').then_some(Beside::Candidate),
         });
         let mut course = Course::new(from * 1_000_000);
         events
@@ -275,10 +328,11 @@ mod tests {
         let line = br#"{"time":"1970-01-01T00:00:01.500Z","service":"a\nb","alert":false,"event":"exited","exit":{"code":1},"after_ms":5,"message":"exited"}"#;
         let event = StoredEvent::parse(line).unwrap();
         assert_eq!((event.time, &*event.service), (1_500_000, "a\nb"));
-        assert_eq!((&*event.event, event.is_beside), ("exited", false));
+        assert_eq!((&*event.event, event.beside), ("exited", None));
         let text = String::from_utf8_lossy(line);
         let beside = text.replace("\"alert\"", "\"beside\":\"candidate\",\"alert\"");
-        assert!(StoredEvent::parse(beside.as_bytes()).unwrap().is_beside);
+        let event = StoredEvent::parse(beside.as_bytes()).unwrap();
+        assert_eq!(event.beside, Some(Beside::Candidate));
         for torn in [
             &line[..60],
             &line[9..],
@@ -294,7 +348,7 @@ mod tests {
     fn nothing_is_known_without_events() {
         let stats = of(&[], 0, DAY);
         assert_eq!((stats.availability, stats.rolled_back_share), (None, None));
-        assert_eq!((stats.outages, stats.deployments_per_week), (0, 0.0));
+        assert_eq!((stats.outages, stats.deployments_per_week), (0, None));
     }
 
     #[test]
@@ -358,7 +412,7 @@ mod tests {
         assert_eq!((stats.up_s, stats.down_s, stats.outages), (15.0, 5.0, 1));
         let events = [(0, "started!"), (10, "started!")];
         let stats = of(&events, 0, 20);
-        assert_eq!((stats.up_s, stats.unseen_ends), (10.0, 1));
+        assert_eq!((stats.up_s, stats.gaps), (10.0, 1));
     }
 
     #[test]
@@ -377,12 +431,74 @@ mod tests {
     fn an_end_that_nobody_saw_counts_as_neither() {
         let events = [(0, "ready"), (500, "started"), (501, "ready")];
         let stats = of(&events, 0, 600);
-        assert_eq!(
-            (stats.up_s, stats.down_s, stats.unseen_ends),
-            (99.0, 0.0, 1)
-        );
+        assert_eq!((stats.up_s, stats.down_s, stats.gaps), (99.0, 0.0, 1));
         let adopted = [(0, "ready"), (500, "adopted!")];
         assert_eq!(of(&adopted, 0, 600).up_s, 600.0);
+    }
+
+    #[test]
+    fn an_end_without_a_supervisor_and_lost_events_are_gaps() {
+        let events = [(0, "ready"), (50, "exited?"), (50, "failed"), (52, "ready")];
+        let stats = of(&events, 0, 60);
+        assert_eq!((stats.up_s, stats.down_s, stats.gaps), (8.0, 2.0, 1));
+        let events = [
+            (0, "started!"),
+            (10, "adopted!"),
+            (50, "exited?"),
+            (52, "ready"),
+        ];
+        let stats = of(&events, 0, 60);
+        assert_eq!((stats.up_s, stats.down_s, stats.gaps), (58.0, 2.0, 0));
+        let mut course = Course::new(0);
+        let event = |time: u64, event: &'static str| StoredEvent {
+            time: time * 1_000_000,
+            stamp: "".into(),
+            service: "a".into(),
+            event: event.into(),
+            message: "".into(),
+            is_ready: event == "ready",
+            has_unknown_exit: false,
+            beside: None,
+        };
+        course.observe(&event(0, "ready"));
+        course.observe(&event(10, "failed"));
+        course.lose();
+        course.observe(&event(50, "failed"));
+        course.observe(&event(52, "ready"));
+        let stats = course.stats(60_000_000);
+        assert_eq!((stats.up_s, stats.down_s, stats.gaps), (18.0, 2.0, 1));
+    }
+
+    #[test]
+    fn a_new_definition_is_up_once_it_is_ready_and_stays() {
+        let update = [
+            (0, "ready"),
+            (10, "stopping"),
+            (11, "+started"),
+            (15, "+ready"),
+        ];
+        let stays = [
+            &update[..],
+            &[(20, "updated"), (30, "failed"), (31, "ready")],
+        ]
+        .concat();
+        let stats = of(&stays, 0, 41);
+        assert_eq!((stats.up_s, stats.down_s), (35.0, 1.0));
+        let goes = [&update[..], &[(20, "rolled-back"), (21, "started!")]].concat();
+        let stats = of(&goes, 0, 41);
+        assert_eq!((stats.up_s, stats.down_s), (30.0, 0.0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_adds_no_time() {
+        let events = [
+            (100, "ready"),
+            (40, "failed"),
+            (45, "ready"),
+            (110, "failed"),
+        ];
+        let stats = of(&events, 0, 110);
+        assert_eq!((stats.up_s, stats.down_s), (10.0, 0.0));
     }
 
     #[test]
@@ -398,7 +514,7 @@ mod tests {
         ];
         let stats = of(&events, 2 * DAY, 16 * DAY);
         assert_eq!((stats.deployments, stats.rolled_back), (2, 1));
-        assert_eq!(stats.deployments_per_week, 1.0);
+        assert_eq!(stats.deployments_per_week, Some(1.0));
         assert_eq!(stats.rolled_back_share, Some(0.5));
         assert_eq!((stats.outages, stats.availability), (0, Some(1.0)));
     }

@@ -32,9 +32,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of bytes that may wait for a disk.
 const ROOM: usize = 1 << 20;
 
-/// At most 8 MiB for each service, and 400 days, so that a year can be compared with the last one.
+/// At most 8 MB for each service, and 400 days, so that a year can be compared with the last one.
 const LIMITS: Limits = Limits {
-    rotate: 2 << 20,
+    rotate: 2_000_000,
     every: None,
     at_start: false,
     keep: Retention {
@@ -57,7 +57,7 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     /// Notified when the thread is not to wait for [`WRITE_INTERVAL`].
-    closing: Condvar,
+    cfailing: Condvar,
     report: Box<dyn Fn(LogEvent) + Send + Sync>,
 }
 
@@ -66,11 +66,11 @@ struct Queue {
     batch: Batch,
     /// The size of the batch's lines.
     bytes: usize,
-    /// The logs in which a loss is to be reported that the disk does not accept yet.
-    losing: BTreeMap<ServiceName, LogFile<RealDisk>>,
+    /// The logs that cannot be written yet.
+    failing: BTreeMap<ServiceName, LogFile<RealDisk>>,
     /// Set while there is a thread that will look at the queue again.
     is_running: bool,
-    is_closing: bool,
+    is_cfailing: bool,
 }
 
 /// The content of the queue, which is written at once.
@@ -97,7 +97,7 @@ impl EventLog {
             dir,
             queue: Mutex::default(),
             changed: Condvar::new(),
-            closing: Condvar::new(),
+            cfailing: Condvar::new(),
             report: Box::new(report),
         };
         Self {
@@ -140,16 +140,16 @@ impl EventLog {
     /// they are. Events that are added later may be lost.
     pub fn close(&self) -> bool {
         let mut queue = self.shared.queue();
-        queue.is_closing = true;
+        queue.is_cfailing = true;
         self.shared.changed.notify_all();
-        self.shared.closing.notify_all();
+        self.shared.cfailing.notify_all();
         let wait = |queue: &mut Queue| queue.is_running;
         let waited = self
             .shared
             .changed
             .wait_timeout_while(queue, CLOSE_TIMEOUT, wait);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !queue.is_running && queue.losing.is_empty()
+        !queue.is_running && queue.failing.is_empty()
     }
 }
 
@@ -173,12 +173,12 @@ impl Shared {
     }
 
     fn run(&self) {
-        let losing = std::mem::take(&mut self.queue().losing);
+        let failing = std::mem::take(&mut self.queue().failing);
         let mut writer = Writer {
             disk: RealDisk,
             dir: &self.dir,
             limits: LIMITS,
-            files: losing,
+            files: failing,
         };
         let mut sync_at = None;
         loop {
@@ -194,13 +194,14 @@ impl Shared {
             if is_last || settles {
                 writer.close();
             }
+            let ends = (is_last || settles) && self.ends(&mut writer);
             batch.settling.into_iter().for_each(|done| done());
-            if is_last && self.ends(&mut writer) {
+            if ends {
                 return;
             }
-            let pause = |queue: &mut Queue| !queue.is_closing;
+            let pause = |queue: &mut Queue| !queue.is_cfailing;
             drop(
-                self.closing
+                self.cfailing
                     .wait_timeout_while(self.queue(), WRITE_INTERVAL, pause),
             );
         }
@@ -208,7 +209,7 @@ impl Shared {
 
     /// Waits until `end` for something to do, and returns it.
     fn next(&self, end: Instant) -> Batch {
-        let wait = |queue: &mut Queue| queue.batch.is_empty() && !queue.is_closing;
+        let wait = |queue: &mut Queue| queue.batch.is_empty() && !queue.is_cfailing;
         let time = end.saturating_duration_since(Instant::now());
         let waited = self.changed.wait_timeout_while(self.queue(), time, wait);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +222,7 @@ impl Shared {
         let mut queue = self.queue();
         queue.is_running = !queue.batch.is_empty();
         if !queue.is_running {
-            queue.losing = std::mem::take(&mut writer.files);
+            queue.failing = std::mem::take(&mut writer.files);
             self.changed.notify_all();
         }
         !queue.is_running
@@ -283,9 +284,9 @@ impl<D: Disk + Clone> Writer<'_, D> {
         })
     }
 
-    /// Closes the files, apart from those in which a loss is still to be reported.
+    /// Closes the files, apart from those whose recovery is still to be reported.
     fn close(&mut self) {
-        self.files.retain(|_, file| file.unreported().is_some());
+        self.files.retain(|_, file| file.fails());
     }
 }
 

@@ -32,7 +32,7 @@ const OVERLAP: u64 = 10_000_000;
 /// Show what happened to services: starts, failures, restarts, updates, and why
 ///
 /// Stored events are shown whether or not a supervisor is running. Each service keeps its last
-/// 8 MiB of them, for at most 400 days.
+/// 8 MB of them, for at most 400 days.
 #[derive(Debug, clap::Args)]
 #[command(after_help = TIMES)]
 pub(crate) struct Events {
@@ -148,16 +148,15 @@ type Recent = HashMap<Vec<u8>, u32>;
 impl Shown {
     /// Shows stored events. Returns `None` if there are none, selected or not.
     fn stored(&self, state: &StateDir, query: &Query) -> Result<Option<Recent>, Ended> {
-        let mut logs = Vec::new();
+        let (mut logs, mut unread) = (Vec::new(), Vec::new());
         for (name, dir) in places(state, self.name.as_deref())? {
             match Log::open(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unreadable(&name, &dir, &error).into()),
-                Ok(mut log) => {
-                    let left = log.leave_unfinished_line();
-                    left.map_err(|error| unreadable(&name, &dir, &error))?;
-                    logs.push((name, dir, log));
-                }
+                Ok(mut log) => match log.leave_unfinished_line() {
+                    Ok(()) => logs.push((name, dir, log)),
+                    Err(error) => unread.push(unreadable(&name, &dir, &error)),
+                },
+                Err(error) => unread.push(unreadable(&name, &dir, &error)),
             }
         }
         let keep = |line: &[u8]| self.wanted(line).is_some();
@@ -180,7 +179,14 @@ impl Shown {
             self.show(&logs[number].0, line)
         });
         match merged {
-            Ok(()) => Ok((!logs.is_empty()).then_some(recent)),
+            // One that cannot be read hides no other.
+            Ok(()) => match unread.pop() {
+                None => Ok((!logs.is_empty()).then_some(recent)),
+                Some(last) => {
+                    unread.iter().for_each(output::fail);
+                    Err(last.into())
+                }
+            },
             Err(MergeError::Output(error)) => Err(error.into()),
             Err(MergeError::Input(number, error)) => {
                 let (name, dir, _) = &logs[number];
@@ -199,7 +205,11 @@ impl Shown {
         let mut body = stream.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| client::broken(place, &io::Error::other(error)))?;
+            let frame = frame.map_err(|_| {
+                let place = place.path().display();
+                let message = format!("the supervisor of {place} was killed");
+                Failure::new(Code::NotRunning, message).hint("see its services: mainstay status")
+            })?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -270,6 +280,9 @@ impl Shown {
         let Some(name) = &self.name else {
             return client::status(place).await.map(drop);
         };
+        if ServiceName::new(name).is_none() {
+            return Err(not_found::service(place, name));
+        }
         client::expect_service(place, "show the events of", name).await?;
         let message = format!("no events of {name} yet: it has not been started");
         Err(Failure::new(Code::Unknown, message))
@@ -285,7 +298,7 @@ impl Shown {
 }
 
 /// The meaning of a stored line.
-enum Message<'a> {
+pub(super) enum Message<'a> {
     Event(StoredEvent<'a>),
     /// Events were lost, because the disk did not accept them.
     Loss(Cow<'a, str>),
@@ -330,7 +343,7 @@ fn places(state: &StateDir, name: Option<&str>) -> Result<Vec<(String, PathBuf)>
 pub(super) fn each_stored(
     state: &StateDir,
     name: &str,
-    mut receive: impl FnMut(StoredEvent<'_>),
+    mut receive: impl FnMut(Message<'_>),
 ) -> Result<bool, Failure> {
     let mut are_any = false;
     for (_, dir) in places(state, Some(name))? {
@@ -343,9 +356,9 @@ pub(super) fn each_stored(
             let mut lines = log.lines(log.select(&Query::default(), None)?, None);
             let mut line = Vec::new();
             while lines.next(&mut line)?.is_some() {
-                if let Some(event) = StoredEvent::parse(without_end(&line)) {
+                if let Some(message) = Message::of(&line) {
                     are_any = true;
-                    receive(event);
+                    receive(message);
                 }
             }
             Ok(())

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use mainstay_core::engine::Human;
 use mainstay_core::events::{Course, Stats};
-use mainstay_core::failure::Failure;
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Entry, Who};
 use mainstay_core::time::rfc3339;
 use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
-use super::{events, selection};
+use super::events::{self, Message};
+use super::selection;
 use crate::installed::registry_of;
 use crate::not_found;
 
@@ -103,9 +104,18 @@ impl History {
     fn show_stats(&self, state: &StateDir) -> Result<ExitCode, Failure> {
         let now = selection::now();
         let since = selection::time("--since", Some(self.since.as_deref().unwrap_or(PERIOD)))?;
-        let mut course = Course::new(since.unwrap_or(now));
-        let is_stored = events::each_stored(state, &self.name, |event| course.observe(&event))?;
-        if !is_stored && registry_of(state, &self.name)?.is_none() {
+        let since = since.unwrap_or(now);
+        if since > now {
+            let message = "--since names a time in the future";
+            return Err(Failure::new(Code::Usage, message));
+        }
+        let mut course = Course::new(since);
+        let are_stored = events::each_stored(state, &self.name, |message| match message {
+            Message::Event(event) if event.time <= now => course.observe(&event),
+            Message::Event(_) => {}
+            Message::Loss(_) => course.lose(),
+        })?;
+        if !are_stored && registry_of(state, &self.name)?.is_none() {
             return Err(not_found::service(state, &self.name));
         }
         let stats = course.stats(now);
@@ -131,13 +141,14 @@ struct Figures<'a> {
 fn text(name: &str, stats: &Stats) -> String {
     let time = |seconds: f64| Human(Duration::try_from_secs_f64(seconds).unwrap_or_default());
     let percent = |share: f64, digits: usize| format!("{:.digits$} %", share * 100.0);
-    let (deployments, rolled_back) = (stats.deployments, stats.rolled_back);
+    let rolled_back = stats.rolled_back;
+    let deployments = match stats.deployments_per_week {
+        Some(rate) => format!("{} ({rate:.1} a week)", stats.deployments),
+        None => stats.deployments.to_string(),
+    };
     let mut lines = vec![
         ("period", format!("{} to {}", stats.from, stats.to)),
-        (
-            "deployments",
-            format!("{deployments} ({:.1} a week)", stats.deployments_per_week),
-        ),
+        ("deployments", deployments),
     ];
     if let Some(share) = stats.rolled_back_share {
         lines.push((
@@ -163,12 +174,10 @@ fn text(name: &str, stats: &Stats) -> String {
         let text = format!("{} (median), {} (longest)", time(median), time(max));
         lines.push(("time to restore", text));
     }
-    if stats.unseen_ends > 0 {
-        let text = format!(
-            "{} ends that no supervisor saw; the time before them is not counted",
-            stats.unseen_ends
-        );
-        lines.push(("unknown", text));
+    if stats.gaps > 0 {
+        let count = stats.gaps;
+        let text = format!("{count} × an end that no supervisor saw, or lost events: not counted");
+        lines.push(("gaps", text));
     }
     let lines = lines
         .iter()

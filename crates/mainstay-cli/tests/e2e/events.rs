@@ -247,3 +247,43 @@ fn figures_follow_from_events() {
     let (code, text) = said(&sandbox, &["history", "nosuch", "--stats"]);
     assert_eq!(code, 4, "{text}");
 }
+
+#[test]
+fn one_that_cannot_be_read_hides_no_other() {
+    let (supervisor, sandbox) = supervise("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    event(&supervisor, "a", "started");
+    let bad = sandbox.state_dir().join("events/bad/current.log");
+    fs::create_dir_all(&bad).expect("the sandbox is writable");
+    wait_until("the others are shown", SOON, || {
+        let (code, text) = said(&sandbox, &["events"]);
+        assert_eq!(code, 1, "{text}");
+        (text.contains("a: started") && text.contains("the events of bad")).then_some(())
+    });
+    stop(supervisor, &sandbox);
+}
+
+#[test]
+fn an_end_that_no_supervisor_saw_is_a_gap() {
+    let (sandbox, manifest) = of_services("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    let started = event(&supervisor, "a", "started");
+    supervisor.kill_dash_nine();
+    let pid = started["pid"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid
+        .and_then(rustix::process::Pid::from_raw)
+        .expect("a process ID");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("ours");
+    // It was inherited by this process, as by process 1.
+    let reaped = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    reaped.expect("our child now");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    event(&supervisor, "a", "started");
+    let figures = wait_until("the gap", SOON, || {
+        let figures = json(&sandbox, &["history", "a", "--stats", "--json"]);
+        (figures["gaps"] == 1 && figures["is_down"] == false).then_some(figures)
+    });
+    assert!(figures["up_s"].as_f64() < Some(20.0), "{figures}");
+    stop(supervisor, &sandbox);
+}

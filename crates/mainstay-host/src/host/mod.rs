@@ -149,6 +149,8 @@ enum Message {
     Alert(AlertEvent),
     /// The result of copying a service's state.
     Copied(ServiceId, Token, Result<Snapshotted, String>),
+    /// The events of the start are stored.
+    Settled,
     /// A message about a service, for the operator.
     Remark(ServiceId, String),
 }
@@ -794,7 +796,9 @@ impl Host {
                     self.settles_at = None;
                     let in_use = self.runtimes.values().filter_map(|it| it.notify.as_ref());
                     notify::remove_stale(&self.state, in_use);
-                    sys::settle_in(&self.processes);
+                    // Storing the events of the start is start-up work, too.
+                    let messages = self.messages.clone();
+                    self.events.settle(move || messages.send(Message::Settled));
                 }
             }
             self.answer_waiters();
@@ -1067,6 +1071,7 @@ impl Host {
             Message::HelperLate { id, was_delayed } => self.helper_late(id, was_delayed, at),
             Message::KeepPipes => self.keep_pipes(),
             Message::Alert(event) => self.alert_event(event),
+            Message::Settled => sys::settle_in(&self.processes),
             Message::ClientLeft(candidate) => self.client_left(candidate),
             Message::Copied(id, token, result) => self.copied(id, token, result),
             Message::Remark(id, remark) => {

@@ -41,4 +41,9 @@ impl<D: Disk> LogFile<D> {
             _ => {}
         }
     }
+
+    /// Returns whether a failure was reported, and no recovery yet.
+    pub(crate) fn fails(&self) -> bool {
+        self.losing.is_some() || self.rotation_fails || self.sync_fails
+    }
 }
