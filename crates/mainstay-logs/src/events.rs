@@ -57,7 +57,7 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     /// Notified when the thread is not to wait for [`WRITE_INTERVAL`].
-    cfailing: Condvar,
+    closing: Condvar,
     report: Box<dyn Fn(LogEvent) + Send + Sync>,
 }
 
@@ -70,7 +70,7 @@ struct Queue {
     failing: BTreeMap<ServiceName, LogFile<RealDisk>>,
     /// Set while there is a thread that will look at the queue again.
     is_running: bool,
-    is_cfailing: bool,
+    is_closing: bool,
 }
 
 /// The content of the queue, which is written at once.
@@ -97,7 +97,7 @@ impl EventLog {
             dir,
             queue: Mutex::default(),
             changed: Condvar::new(),
-            cfailing: Condvar::new(),
+            closing: Condvar::new(),
             report: Box::new(report),
         };
         Self {
@@ -140,16 +140,16 @@ impl EventLog {
     /// they are. Events that are added later may be lost.
     pub fn close(&self) -> bool {
         let mut queue = self.shared.queue();
-        queue.is_cfailing = true;
+        queue.is_closing = true;
         self.shared.changed.notify_all();
-        self.shared.cfailing.notify_all();
+        self.shared.closing.notify_all();
         let wait = |queue: &mut Queue| queue.is_running;
         let waited = self
             .shared
             .changed
             .wait_timeout_while(queue, CLOSE_TIMEOUT, wait);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !queue.is_running && queue.failing.is_empty()
+        !queue.is_running && queue.failing.is_empty() && queue.batch.is_empty()
     }
 }
 
@@ -199,9 +199,9 @@ impl Shared {
             if ends {
                 return;
             }
-            let pause = |queue: &mut Queue| !queue.is_cfailing;
+            let pause = |queue: &mut Queue| !queue.is_closing;
             drop(
-                self.cfailing
+                self.closing
                     .wait_timeout_while(self.queue(), WRITE_INTERVAL, pause),
             );
         }
@@ -209,7 +209,7 @@ impl Shared {
 
     /// Waits until `end` for something to do, and returns it.
     fn next(&self, end: Instant) -> Batch {
-        let wait = |queue: &mut Queue| queue.batch.is_empty() && !queue.is_cfailing;
+        let wait = |queue: &mut Queue| queue.batch.is_empty() && !queue.is_closing;
         let time = end.saturating_duration_since(Instant::now());
         let waited = self.changed.wait_timeout_while(self.queue(), time, wait);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
