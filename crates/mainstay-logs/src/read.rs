@@ -6,6 +6,8 @@
 //! are taken only from a line, an index or a file name. Lines of unknown time are shown rather than
 //! omitted.
 
+use std::time::Duration;
+
 mod files;
 mod follow;
 mod index;
@@ -26,6 +28,8 @@ pub use search::{Keep, Query, Range};
 
 /// The number of bytes processed in one step.
 const BLOCK: usize = 64 << 10;
+/// The interval between checks for a missing file, and for changes where files cannot be watched.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The maximum difference between clocks, in microseconds: those of a line, a file's name, and the
 /// file system.
 const SLACK: u64 = 1_000_000;

@@ -3,18 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_sys::guarded;
 
-use super::BLOCK;
 use super::files::{Content, Damage, Log, Packed};
 use super::part::copy;
 use super::watch::Watch;
-
-/// The interval between checks for a missing file.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+use super::{BLOCK, PAUSE};
 
 /// A receiver of added bytes.
 pub trait Sink {

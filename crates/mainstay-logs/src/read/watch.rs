@@ -19,7 +19,7 @@ impl Watch {
 
     /// Blocks until something may have changed.
     pub(super) fn wait(&mut self, _at_most: Option<Duration>) -> io::Result<()> {
-        std::thread::sleep(super::follow::PAUSE);
+        std::thread::sleep(super::PAUSE);
         Ok(())
     }
 }
