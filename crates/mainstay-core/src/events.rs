@@ -8,16 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{Exit, RolloutRole};
 use crate::time::{rfc3339, rfc3339_at_start};
-
-/// A run beside the service's own, during an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
-    /// The run of the new definition, which is on trial.
-    Candidate,
-    /// The run of the old definition, which the new one has replaced.
-    Other,
-}
 
 /// An event as it was stored: a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +26,10 @@ pub struct StoredEvent<'a> {
     pub message: Cow<'a, str>,
     /// Set if the service is ready from then on.
     pub is_ready: bool,
-    /// Set if a run ended with an unknown status.
-    pub has_unknown_exit: bool,
-    /// The run that the event is about, if it is not the service's own.
-    pub beside: Option<Beside>,
+    /// The exit status of a run that ended.
+    pub exit: Option<Exit>,
+    /// The role of the run that the event is about, if it is not the service's own.
+    pub role: Option<RolloutRole>,
 }
 
 impl<'a> StoredEvent<'a> {
@@ -53,9 +45,8 @@ impl<'a> StoredEvent<'a> {
             event: Cow<'a, str>,
             #[serde(borrow)]
             message: Cow<'a, str>,
-            #[serde(borrow)]
-            beside: Option<Cow<'a, str>>,
-            exit: Option<serde_json::Value>,
+            beside: Option<RolloutRole>,
+            exit: Option<Exit>,
             #[serde(default)]
             ready: bool,
         }
@@ -66,11 +57,8 @@ impl<'a> StoredEvent<'a> {
             stamp: line.time,
             service: line.service,
             is_ready: line.ready || line.event == "ready",
-            has_unknown_exit: line.exit.is_some_and(|exit| exit == "unknown"),
-            beside: line.beside.map(|role| match &*role {
-                "candidate" => Beside::Candidate,
-                _ => Beside::Other,
-            }),
+            exit: line.exit,
+            role: line.beside,
             event: line.event,
             message: line.message,
         })
@@ -175,7 +163,7 @@ impl Course {
         }
         let at = event.time.max(self.since);
         let is_counted = u32::from(at >= self.from);
-        if event.beside == Some(Beside::Candidate) && event.is_ready {
+        if event.role == Some(RolloutRole::Candidate) && event.is_ready {
             self.candidate = Some(at);
         }
         match (&*event.event, self.phase) {
@@ -191,8 +179,8 @@ impl Course {
                 self.rolled_back += is_counted;
                 self.candidate = None;
             }
-            _ if event.beside.is_some() => {}
-            ("exited", Phase::Up) if event.has_unknown_exit && !self.is_adopted => {
+            _ if event.role.is_some() => {}
+            ("exited", Phase::Up) if event.exit == Some(Exit::Unknown) && !self.is_adopted => {
                 self.skip(at);
                 self.enter(Phase::Down, at);
             }
@@ -304,22 +292,26 @@ mod tests {
 
     const DAY: u64 = 24 * 3600;
 
-    /// A `+` marks events of a new definition on trial; a `!`, those that make the service ready.
-    fn of(events: &[(u64, &'static str)], from: u64, to: u64) -> Stats {
-        let events = events.iter().map(|&(time, event)| StoredEvent {
+    /// Returns an event `time` seconds after 1970. A `+` marks those of a new definition on trial,
+    /// a `!` those that make the service ready, and a `?` an unknown exit status.
+    fn stored(time: u64, event: &'static str) -> StoredEvent<'static> {
+        StoredEvent {
             time: time * 1_000_000,
             stamp: "".into(),
             service: "a".into(),
             event: event.trim_matches(['+', '!', '?']).into(),
             message: "".into(),
             is_ready: event.ends_with("ready") || event.ends_with('!'),
-            has_unknown_exit: event == "exited?",
-            beside: event.starts_with('+').then_some(Beside::Candidate),
-        });
+            exit: event.ends_with('?').then_some(Exit::Unknown),
+            role: event.starts_with('+').then_some(RolloutRole::Candidate),
+        }
+    }
+
+    fn of(events: &[(u64, &'static str)], from: u64, to: u64) -> Stats {
         let mut course = Course::new(from * 1_000_000);
-        events
-            .take_while(|event| event.time <= to * 1_000_000)
-            .for_each(|event| course.observe(&event));
+        for &(time, event) in events.iter().take_while(|(time, _)| *time <= to) {
+            course.observe(&stored(time, event));
+        }
         course.stats(to * 1_000_000)
     }
 
@@ -328,11 +320,12 @@ mod tests {
         let line = br#"{"time":"1970-01-01T00:00:01.500Z","service":"a\nb","alert":false,"event":"exited","exit":{"code":1},"after_ms":5,"message":"exited"}"#;
         let event = StoredEvent::parse(line).unwrap();
         assert_eq!((event.time, &*event.service), (1_500_000, "a\nb"));
-        assert_eq!((&*event.event, event.beside), ("exited", None));
+        assert_eq!((&*event.event, event.role), ("exited", None));
+        assert_eq!(event.exit, Some(Exit::Code(1)));
         let text = String::from_utf8_lossy(line);
         let beside = text.replace("\"alert\"", "\"beside\":\"candidate\",\"alert\"");
         let event = StoredEvent::parse(beside.as_bytes()).unwrap();
-        assert_eq!(event.beside, Some(Beside::Candidate));
+        assert_eq!(event.role, Some(RolloutRole::Candidate));
         for torn in [
             &line[..60],
             &line[9..],
@@ -450,21 +443,11 @@ mod tests {
         let stats = of(&events, 0, 60);
         assert_eq!((stats.up_s, stats.down_s, stats.gaps), (58.0, 2.0, 0));
         let mut course = Course::new(0);
-        let event = |time: u64, event: &'static str| StoredEvent {
-            time: time * 1_000_000,
-            stamp: "".into(),
-            service: "a".into(),
-            event: event.into(),
-            message: "".into(),
-            is_ready: event == "ready",
-            has_unknown_exit: false,
-            beside: None,
-        };
-        course.observe(&event(0, "ready"));
-        course.observe(&event(10, "failed"));
+        course.observe(&stored(0, "ready"));
+        course.observe(&stored(10, "failed"));
         course.lose();
-        course.observe(&event(50, "failed"));
-        course.observe(&event(52, "ready"));
+        course.observe(&stored(50, "failed"));
+        course.observe(&stored(52, "ready"));
         let stats = course.stats(60_000_000);
         assert_eq!((stats.up_s, stats.down_s, stats.gaps), (18.0, 2.0, 1));
     }

@@ -134,7 +134,7 @@ pub struct TrialView {
 }
 
 /// The role of a service that is not the active one of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RolloutRole {
     /// A new definition on trial.
