@@ -22,8 +22,7 @@ use super::contract::Ended;
 use super::fact::Fact;
 use super::graph::Graph;
 use super::id::{ServiceId, Token};
-use super::protocol::Action;
-use super::protocol::Snapshotted;
+use super::protocol::{Action, Snapshotted};
 use super::request::{Launch, Refusal};
 use super::rollout::{
     COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,

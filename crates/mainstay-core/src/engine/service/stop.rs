@@ -3,8 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::Goal;
-use super::Service;
+use super::{Goal, Service};
 use crate::engine::contract::{Ended, Exit};
 use crate::engine::fact::{Fact, Halt, KillReason, News, Outcome};
 use crate::engine::foreground;
