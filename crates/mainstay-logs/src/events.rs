@@ -110,9 +110,8 @@ impl EventLog {
     pub fn append(&self, service: &ServiceName, line: &[u8]) {
         let mut queue = self.shared.queue();
         if queue.bytes + line.len() > ROOM {
-            let dropped = queue.batch.dropped.entry(service.clone()).or_default();
-            dropped.bytes += line.len() as u64;
-            dropped.lines += 1;
+            let dropped = queue.batch.dropped.entry(service.clone());
+            dropped.or_default().count(line);
         } else {
             queue.bytes += line.len();
             match queue.batch.lines.get_mut(service) {

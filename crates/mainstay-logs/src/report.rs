@@ -68,6 +68,22 @@ pub(super) enum Report {
     Recovered(Task, Lost),
 }
 
+impl Report {
+    /// Returns the report if the task begins to fail, or works again. `fails` tells whether it
+    /// failed before.
+    pub(super) fn of_change(
+        task: Task,
+        fails: &mut bool,
+        failure: Option<FileError>,
+    ) -> Option<Self> {
+        let failed_before = std::mem::replace(fails, failure.is_some());
+        match failure {
+            Some(file_error) => (!failed_before).then_some(Self::Failing(task, file_error)),
+            None => failed_before.then_some(Self::Recovered(task, Lost::default())),
+        }
+    }
+}
+
 /// The amount of output that never reached the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {

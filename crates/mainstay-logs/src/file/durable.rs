@@ -3,7 +3,7 @@
 use std::io;
 
 use super::super::disk::Disk;
-use super::super::report::{Lost, Report, Task, file_error};
+use super::super::report::{Report, Task, file_error};
 use super::LogFile;
 
 impl<D: Disk> LogFile<D> {
@@ -27,19 +27,10 @@ impl<D: Disk> LogFile<D> {
             .sync(&current.file)
             .and_then(|()| if self.has_new_name { name() } else { Ok(()) });
         self.has_new_name &= synced.is_err();
-        let failed_before = std::mem::replace(&mut self.sync_fails, synced.is_err());
-        match synced {
-            Err(error) if !failed_before => {
-                let file_error = file_error("flush", &self.path, error);
-                self.reports
-                    .push(Report::Failing(Task::Writing, file_error));
-            }
-            Ok(()) if failed_before => {
-                let recovered = Report::Recovered(Task::Writing, Lost::default());
-                self.reports.push(recovered);
-            }
-            _ => {}
-        }
+        let failure = synced.err();
+        let failure = failure.map(|error| file_error("flush", &self.path, error));
+        let report = Report::of_change(Task::Writing, &mut self.sync_fails, failure);
+        self.reports.extend(report);
     }
 
     /// Returns whether a failure was reported, and no recovery yet.

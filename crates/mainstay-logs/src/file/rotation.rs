@@ -9,7 +9,7 @@ use super::index::Index;
 use super::{LogFile, copy};
 use crate::compress::{Work, retain};
 use crate::disk::Disk;
-use crate::report::{FileError, Lost, Report, Task, file_error};
+use crate::report::{FileError, Report, Task, file_error};
 
 /// A time in the infinite future.
 pub(super) const NEVER: Stamp = Stamp::from_unix_micros(u64::MAX);
@@ -180,17 +180,7 @@ impl<D: Disk> LogFile<D> {
     }
 
     pub(super) fn report_rotation(&mut self, failure: Option<FileError>) {
-        let failed_before = std::mem::replace(&mut self.rotation_fails, failure.is_some());
-        match failure {
-            Some(file_error) if !failed_before => {
-                self.reports
-                    .push(Report::Failing(Task::Rotation, file_error));
-            }
-            None if failed_before => {
-                let recovered = Report::Recovered(Task::Rotation, Lost::default());
-                self.reports.push(recovered);
-            }
-            _ => {}
-        }
+        let report = Report::of_change(Task::Rotation, &mut self.rotation_fails, failure);
+        self.reports.extend(report);
     }
 }
