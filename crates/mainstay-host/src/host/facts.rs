@@ -55,18 +55,15 @@ impl Host {
         };
         let service = runtime.spec.name();
         let name = service.as_str();
-        self.reporter.emit(&time, (name, role), fact);
+        let line = Bytes::from(report::json_line(&time, (name, role), fact));
+        self.reporter.emit(&time, (name, role), fact, &line);
         // A service may send any number of status messages.
-        let is_stored = !matches!(fact, Fact::Status { .. });
-        if is_stored || !self.listeners.is_empty() {
-            let line = Bytes::from(report::json_line(&time, (name, role), fact));
-            if is_stored {
-                self.events.append(service, &line);
-            }
-            // Drop listeners that have disconnected or are too far behind.
-            self.listeners
-                .retain(|listener| listener.try_send(line.clone()).is_ok());
+        if !matches!(fact, Fact::Status { .. }) {
+            self.events.append(service, &line);
         }
+        // Drop listeners that have disconnected or are too far behind.
+        self.listeners
+            .retain(|listener| listener.try_send(line.clone()).is_ok());
         if fact.is_alert() {
             self.alert(id, &time, role, fact);
         }

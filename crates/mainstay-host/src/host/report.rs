@@ -160,11 +160,13 @@ impl Reporter {
         self.width = self.width.max(name.len());
     }
 
+    /// Reports a fact, whose line is the one of [`json_line`].
     pub(super) fn emit(
         &mut self,
         time: &str,
         (service, role): (&str, Option<RolloutRole>),
         fact: &Fact,
+        json: &[u8],
     ) {
         let width = self.width;
         let message = message(role, fact);
@@ -179,10 +181,7 @@ impl Reporter {
                 self.show(Piece::Warning(logger.clone(), message));
             }
             Output::System(logger) => self.show(Piece::Info(logger.clone(), message)),
-            Output::Json => {
-                let line = json_line(time, (service, role), fact);
-                self.lines.extend_from_slice(&line);
-            }
+            Output::Json => self.lines.extend_from_slice(json),
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
                 self.line(format!("{clock} {mark} {service:width$}  {message}"));
