@@ -32,14 +32,6 @@ fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> PathBuf {
     sandbox.write(&format!("{name}/mainstay.toml"), &text)
 }
 
-/// Returns the output and the exit code of a verb.
-fn said(sandbox: &Sandbox, args: &[&str]) -> (i32, String) {
-    let output = verb(sandbox, args);
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    (code(output.status), text)
-}
-
 /// Installs a manifest and returns the output.
 #[track_caller]
 fn install(sandbox: &Sandbox, name: &str, services: &str) -> String {

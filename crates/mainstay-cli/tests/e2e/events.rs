@@ -22,16 +22,6 @@ fn kinds(events: &[Value]) -> Vec<&str> {
     kinds.map(Option::unwrap_or_default).collect()
 }
 
-/// Returns the exit code of a verb, and what it wrote.
-fn said(sandbox: &Sandbox, args: &[&str]) -> (i32, String) {
-    let output = verb(sandbox, args);
-    let text = [output.stdout, output.stderr].concat();
-    (
-        code(output.status),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
-}
-
 #[test]
 fn what_happened_is_known_after_the_supervisor_is_gone() {
     let (mut supervisor, sandbox) = supervise(

@@ -98,6 +98,14 @@ fn verb(sandbox: &Sandbox, args: &[&str]) -> Output {
         .expect("mainstay runs")
 }
 
+/// Runs a verb to completion. Returns its exit code, and what it writes.
+fn said(sandbox: &Sandbox, args: &[&str]) -> (i32, String) {
+    let output = verb(sandbox, args);
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (code(output.status), text)
+}
+
 /// Runs a verb that must succeed, and parses what it prints as JSON.
 #[track_caller]
 fn json(sandbox: &Sandbox, args: &[&str]) -> Value {
