@@ -12,7 +12,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
 use mainstay_store::state_dir::StateDir;
-use mainstay_sys::access::{self, Closed};
+use mainstay_sys::access;
 use serde::Deserialize;
 
 use crate::installed::Installed;
@@ -330,11 +330,7 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
                 .as_ref()
                 .map_or(place.to_string(), |it| it.name().to_string());
             let operation = format!("cannot connect to the supervisor of {whose}");
-            let failure = match Closed::at(&endpoint::path(state.path())) {
-                Some(closed) => closed.failure(&operation),
-                None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
-                    .hint(access::run_as_administrator()),
-            };
+            let failure = access::denied(&operation, &endpoint::path(state.path()), error);
             match installed {
                 // An installed service can run as an account of its own.
                 Some(_) => failure.hint(access::run_as_administrator()),

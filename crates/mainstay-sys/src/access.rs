@@ -1,8 +1,8 @@
 //! Paths that this process cannot read: their owners, and how to run the command with sufficient
 //! rights.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use mainstay_core::failure::{Code, Failure};
 
@@ -90,6 +90,15 @@ impl fmt::Display for Closed {
     #[cfg(windows)]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "access to {} is denied", self.path.display())
+    }
+}
+
+/// Returns the failure of an operation on a path that the system denied with this error.
+pub fn denied(operation: &str, path: &Path, error: &io::Error) -> Failure {
+    match Closed::at(path) {
+        Some(closed) => closed.failure(operation),
+        None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
+            .hint(run_as_administrator()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use mainstay_host::output::{self, Foreign};
 use mainstay_logs::read::{Keep, Log, Query, without_end};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
-use mainstay_sys::access::{self, Closed};
+use mainstay_sys::access;
 use regex::bytes::Regex;
 
 use super::merge::{Input, MergeError, merge};
@@ -150,12 +150,8 @@ impl Shown {
     fn stored(&self, state: &StateDir, query: &Query) -> Result<Option<Recent>, Ended> {
         let (mut logs, mut unread) = (Vec::new(), Vec::new());
         for (name, dir) in places(state, self.name.as_deref())? {
-            match Log::open(&dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(mut log) => match log.leave_unfinished_line() {
-                    Ok(()) => logs.push((name, dir, log)),
-                    Err(error) => unread.push(unreadable(&name, &dir, &error)),
-                },
+            match open(&dir) {
+                Ok(log) => logs.extend(log.map(|log| (name, dir, log))),
                 Err(error) => unread.push(unreadable(&name, &dir, &error)),
             }
         }
@@ -170,15 +166,19 @@ impl Shown {
                 keep: Some(keep),
             })
             .collect();
+        let mut out = BufWriter::with_capacity(64 << 10, output::screen(Foreign::Text));
         let mut recent = Recent::new();
         let since = now().saturating_sub(OVERLAP);
         let merged = merge(&inputs, query, |number, time, line| {
             if time.micros >= since {
                 *recent.entry(line.to_vec()).or_default() += 1;
             }
-            self.show(&logs[number].0, line)
+            match Message::of(line) {
+                Some(message) => self.show(&mut out, &logs[number].0, line, &message),
+                None => Ok(()),
+            }
         });
-        match merged {
+        match merged.and_then(|()| out.flush().map_err(MergeError::Output)) {
             // One that cannot be read hides no other.
             Ok(()) => match unread.pop() {
                 None => Ok((!logs.is_empty()).then_some(recent)),
@@ -219,8 +219,8 @@ impl Shown {
                 let shown = recent.get_mut(&line).filter(|count| **count > 0);
                 if let Some(count) = shown {
                     *count -= 1;
-                } else if self.wanted(&line).is_some() {
-                    self.show(self.name.as_deref().unwrap_or_default(), &line)?;
+                } else if let Some(message) = self.wanted(&line) {
+                    self.show_now(&line, &message)?;
                 }
             }
         }
@@ -242,37 +242,51 @@ impl Shown {
         (is_named && matches).then_some(message)
     }
 
-    /// Shows a line of the log of `service`.
-    fn show(&self, service: &str, line: &[u8]) -> io::Result<()> {
-        let mut out = output::screen(Foreign::Text);
-        match Message::of(line) {
-            Some(Message::Event(_)) if self.is_json => out.write_all(line)?,
-            Some(Message::Event(event)) => {
-                writeln!(out, "{} {}: {}", event.stamp, event.service, event.message)?;
+    /// Writes a line of the log of `service`, which says this.
+    fn show(
+        &self,
+        out: &mut impl Write,
+        service: &str,
+        line: &[u8],
+        message: &Message<'_>,
+    ) -> io::Result<()> {
+        match message {
+            Message::Event(_) if self.is_json => out.write_all(line),
+            Message::Event(event) => {
+                writeln!(out, "{} {}: {}", event.stamp, event.service, event.message)
             }
-            Some(Message::Loss(text)) if self.is_json => {
+            Message::Loss(text) if self.is_json => {
                 let loss = serde_json::json!({
                     "service": service,
                     "event": "lost",
                     "message": text,
                 });
-                writeln!(out, "{loss}")?;
+                writeln!(out, "{loss}")
             }
-            Some(Message::Loss(text)) => writeln!(out, "{service}: {text}")?,
-            None => {}
+            Message::Loss(text) => writeln!(out, "{service}: {text}"),
         }
+    }
+
+    /// Writes one line, now.
+    fn show_now(&self, line: &[u8], message: &Message<'_>) -> io::Result<()> {
+        let service = self.name.as_deref().unwrap_or_default();
+        let mut out = output::screen(Foreign::Text);
+        self.show(&mut out, service, line, message)?;
         out.flush()
     }
 
     fn start_failure(&self, cause: &StartFailure) -> Result<(), Ended> {
-        let service = self.name.as_deref().unwrap_or_default();
         let event = serde_json::json!({
             "time": cause.time,
-            "service": service,
+            "service": self.name,
             "event": "start_failed",
             "message": cause.line(),
         });
-        Ok(self.show(service, format!("{event}\n").as_bytes())?)
+        let line = format!("{event}\n").into_bytes();
+        match Message::of(&line) {
+            Some(message) => Ok(self.show_now(&line, &message)?),
+            None => Ok(()),
+        }
     }
 
     /// Returns the failure if no event of the service is stored, or none of any service.
@@ -348,11 +362,9 @@ pub(super) fn each_stored(
     let mut are_any = false;
     for (_, dir) in places(state, Some(name))? {
         let mut read = || -> io::Result<()> {
-            let mut log = match Log::open(&dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                log => log?,
+            let Some(log) = open(&dir)? else {
+                return Ok(());
             };
-            log.leave_unfinished_line()?;
             let mut lines = log.lines(log.select(&Query::default(), None)?, None);
             let mut line = Vec::new();
             while lines.next(&mut line)?.is_some() {
@@ -368,14 +380,20 @@ pub(super) fn each_stored(
     Ok(are_any)
 }
 
+/// Opens the log of a service's events, as far as they are whole; `None` if there is none.
+fn open(dir: &Path) -> io::Result<Option<Log>> {
+    let mut log = match Log::open(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        log => log?,
+    };
+    log.leave_unfinished_line()?;
+    Ok(Some(log))
+}
+
 fn unreadable(name: &str, dir: &Path, error: &io::Error) -> Failure {
     let operation = format!("cannot read the events of {name}");
-    match (error.kind(), Closed::at(dir)) {
-        (io::ErrorKind::PermissionDenied, Some(closed)) => closed.failure(&operation),
-        (io::ErrorKind::PermissionDenied, None) => {
-            Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
-                .hint(access::run_as_administrator())
-        }
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => access::denied(&operation, dir, error),
         _ => Failure::new(Code::Failed, format!("{operation}: {error}")),
     }
 }

@@ -103,8 +103,7 @@ impl History {
 
     fn show_stats(&self, state: &StateDir) -> Result<ExitCode, Failure> {
         let now = selection::now();
-        let since = selection::time("--since", Some(self.since.as_deref().unwrap_or(PERIOD)))?;
-        let since = since.unwrap_or(now);
+        let since = selection::time("--since", self.since.as_deref().unwrap_or(PERIOD))?;
         if since > now {
             let message = "--since names a time in the future";
             return Err(Failure::new(Code::Usage, message));

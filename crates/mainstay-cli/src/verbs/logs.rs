@@ -17,7 +17,7 @@ use mainstay_core::spec::ServiceName;
 use mainstay_host::output::{self, Foreign};
 use mainstay_logs::read::{Followed, Keep, Log, Position, Query, follow};
 use mainstay_store::state_dir::StateDir;
-use mainstay_sys::access::{self, Closed};
+use mainstay_sys::access;
 use regex::bytes::Regex;
 
 use super::merge::{Input, MergeError, merge};
@@ -417,11 +417,7 @@ fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
         }
         io::ErrorKind::PermissionDenied => {
             let operation = format!("cannot read the log of {name}");
-            match Closed::at(&state.logs_dir().join(name)) {
-                Some(closed) => closed.failure(&operation),
-                None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
-                    .hint(access::run_as_administrator()),
-            }
+            access::denied(&operation, &state.logs_dir().join(name), error)
         }
         _ => Failure::new(
             Code::Failed,

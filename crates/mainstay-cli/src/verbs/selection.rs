@@ -43,10 +43,12 @@ pub(super) struct Selection {
 impl Selection {
     /// Returns the range of lines.
     pub(super) fn query(&self) -> Result<Query, Failure> {
-        let (since, until) = (
-            time("--since", self.since.as_deref())?,
-            time("--until", self.until.as_deref())?,
-        );
+        let named = |option, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| time(option, text)).transpose()
+        };
+        let since = named("--since", &self.since)?;
+        let until = named("--until", &self.until)?;
         let is_narrowed = since.is_some() || until.is_some() || self.grep.is_some();
         let lines = self.lines.or((!is_narrowed).then_some(DEFAULT_LINES));
         Ok(Query {
@@ -77,13 +79,9 @@ pub(super) fn now() -> u64 {
 }
 
 /// Returns the time that an option names, in microseconds since 1970.
-pub(super) fn time(option: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    match when(text, now(), 0) {
-        Some(time) => Ok(Some(time)),
-        None => Err(
-            Failure::new(Code::Usage, format!("{option} '{text}' is not a time"))
-                .hint(format!("expected {WHEN}")),
-        ),
-    }
+pub(super) fn time(option: &str, text: &str) -> Result<u64, Failure> {
+    when(text, now(), 0).ok_or_else(|| {
+        Failure::new(Code::Usage, format!("{option} '{text}' is not a time"))
+            .hint(format!("expected {WHEN}"))
+    })
 }
