@@ -36,7 +36,8 @@ pub enum Trust<'a> {
 /// (`body_mut().with_config().limit(bytes)`). An `Error` contains the URL only if it was not a
 /// valid URL.
 ///
-/// # Errors If the certificates cannot be read or used, with a message for people.
+/// # Errors
+/// If the certificates cannot be read or used, with a message for people.
 pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
     let builder = Agent::config_builder()
         .user_agent(USER_AGENT)

@@ -13,7 +13,8 @@ use crate::manifest_file::Source;
 
 /// Reads the installed definition of this name.
 ///
-/// # Errors A description of the problem, with the service's name.
+/// # Errors
+/// A description of the problem, with the service's name.
 pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
     read_with(state, name, embedded::desired(state, name))
 }

@@ -145,7 +145,8 @@ pub fn stopped(version: Option<u64>, detail: Option<String>, name: String) -> Se
 /// Returns an objection if another process is changing one of the services, according to the
 /// registry. If the registry cannot be read, there is none. Blocks.
 ///
-/// # Errors `Busy` if another process keeps the registry locked.
+/// # Errors
+/// `Busy` if another process keeps the registry locked.
 pub fn owned_by_others(
     state: &StateDir,
     names: &[&str],
@@ -175,7 +176,8 @@ pub fn owned_by_others(
 
 /// Waits up to 30 seconds for the exclusive right to change what is installed. Blocks.
 ///
-/// # Errors `Busy` after that time; `CannotWrite` if the lock file cannot be created.
+/// # Errors
+/// `Busy` after that time; `CannotWrite` if the lock file cannot be created.
 pub fn lock(state: &StateDir) -> Result<Lock, Failure> {
     let path = all_dir(state).join(".lock");
     let cannot = |error: io::Error| file_failure("lock", &path, &error);

@@ -112,7 +112,8 @@ impl Programs {
     /// Fetches a program and stores it, completely or not at all. Returns its path. A program that
     /// is present and unchanged is not fetched again. Blocks until the program is stored.
     ///
-    /// # Errors If the program cannot be fetched or stored, or does not match `expected`; if other
+    /// # Errors
+    /// If the program cannot be fetched or stored, or does not match `expected`; if other
     /// accounts could change it in its directory; `Busy` while another process is fetching.
     pub fn fetch(
         &self,

@@ -21,7 +21,8 @@ pub enum Past {
 /// Opens a lock file, and creates it if it is missing. A file that others could open is replaced by
 /// a new one, because they may hold its lock.
 ///
-/// # Errors If another kind of file has that name: a link, a pipe or a directory, among others.
+/// # Errors
+/// If another kind of file has that name: a link, a pipe or a directory, among others.
 pub fn open(path: &Path) -> io::Result<File> {
     match open_repaired(path)? {
         (file, Past::Private) => Ok(file),

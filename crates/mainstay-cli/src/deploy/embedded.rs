@@ -196,7 +196,8 @@ fn registered_evidence(
 /// New services start with the next start of the daemon, or on request. Running services are not
 /// affected until their next start. Blocks until a running daemon has been notified.
 ///
-/// # Errors If one cannot be installed. Nothing has changed then.
+/// # Errors
+/// If one cannot be installed. Nothing has changed then.
 pub(crate) fn install_all(
     state: &StateDir,
     manifest: &Loaded,
@@ -334,7 +335,8 @@ fn begin(
 /// Stops services and removes them from the embedded manager, all or none. Logs and data are what
 /// remains of them. Blocks until none of their processes run.
 ///
-/// # Errors If one cannot be removed. Services that were stopped stay stopped.
+/// # Errors
+/// If one cannot be removed. Services that were stopped stay stopped.
 pub(crate) fn uninstall_all(
     state: &StateDir,
     names: &[String],
@@ -429,7 +431,8 @@ fn remove_all(
 
 /// Enables or disables the start with the daemon. Running services are not affected.
 ///
-/// # Errors If one is not installed. Nothing has changed then.
+/// # Errors
+/// If one is not installed. Nothing has changed then.
 pub(crate) fn set_enablement(
     state: &StateDir,
     names: &[String],

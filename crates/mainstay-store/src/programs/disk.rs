@@ -133,7 +133,8 @@ mod sys {
 
     /// Returns the free space for a new file, in bytes.
     ///
-    /// # Errors If the file system is mounted with `noexec`, among others.
+    /// # Errors
+    /// If the file system is mounted with `noexec`, among others.
     pub(in super::super) fn room(dir: &Path) -> io::Result<Option<u64>> {
         let found = rustix::fs::statvfs(dir)?;
         if runs_nothing(&found) {

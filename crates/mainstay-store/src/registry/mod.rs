@@ -127,7 +127,8 @@ impl Registry {
     /// Opens the registry, creates it if it does not exist, and rolls back the changes of dead
     /// owners. Blocks while other processes write, which takes milliseconds.
     ///
-    /// # Errors If the registry cannot be written, is damaged, or belongs to another program. The
+    /// # Errors
+    /// If the registry cannot be written, is damaged, or belongs to another program. The
     /// file is left unchanged in that case.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
@@ -400,7 +401,8 @@ impl Registry {
 
     /// Starts the requested changes, all of them or none.
     ///
-    /// # Errors `Refused` if a service is in another state than expected, or another process is
+    /// # Errors
+    /// `Refused` if a service is in another state than expected, or another process is
     /// changing it.
     pub fn begin(mut self, requests: &[ChangeRequest]) -> Result<Work, Error> {
         let path = self.path.clone();

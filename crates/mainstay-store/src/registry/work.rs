@@ -48,7 +48,8 @@ impl Work {
     /// Commits the change, with the given programs in the order of the requests. Returns the
     /// versions.
     ///
-    /// # Errors If the registry cannot be written. The next process to open it then rolls the
+    /// # Errors
+    /// If the registry cannot be written. The next process to open it then rolls the
     /// change back.
     pub fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
         self.commit_with(programs, None)

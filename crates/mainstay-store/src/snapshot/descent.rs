@@ -55,7 +55,8 @@ impl<'d> Descent<'d> {
 
     /// Returns to the parent directory.
     ///
-    /// # Errors If the directory was moved to another parent in the meantime, among others.
+    /// # Errors
+    /// If the directory was moved to another parent in the meantime, among others.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         let Some(Level::Open(left)) = self.below.pop() else {
             return Ok(());

@@ -292,7 +292,8 @@ impl Session<'_> {
 
     /// Finishes interrupted restores.
     ///
-    /// # Errors If one cannot be finished. The state may then be partially restored, and nothing
+    /// # Errors
+    /// If one cannot be finished. The state may then be partially restored, and nothing
     /// else is done.
     pub(super) fn recover(&mut self) -> Result<(), Failure> {
         for (began, journal) in self.journals()? {

@@ -228,7 +228,8 @@ impl Store {
 
     /// Marks the service as running for as long as the file is open.
     ///
-    /// # Errors If its state is being restored.
+    /// # Errors
+    /// If its state is being restored.
     pub fn mark_in_use(&self) -> Result<File, Failure> {
         self.create_dir().map_err(doing("create", &self.dir))?;
         let path = self.in_use_path();
@@ -248,7 +249,8 @@ impl Store {
 
     /// Prevents supervisors from starting the service for as long as the file is open.
     ///
-    /// # Errors If a supervisor runs the service.
+    /// # Errors
+    /// If a supervisor runs the service.
     pub(super) fn keep_down(&self) -> Result<File, Failure> {
         let path = self.in_use_path();
         let file = lock_file::open(&path).map_err(doing("open", &path))?;

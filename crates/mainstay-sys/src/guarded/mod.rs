@@ -141,7 +141,8 @@ pub fn explain(error: &io::Error) -> String {
 
 /// Opens a regular file for reading. Never blocks.
 ///
-/// # Errors A [`Refusal`], or an error of the system.
+/// # Errors
+/// A [`Refusal`], or an error of the system.
 pub fn file(path: &Path) -> io::Result<File> {
     open(path)
 }
@@ -149,14 +150,16 @@ pub fn file(path: &Path) -> io::Result<File> {
 /// Opens a regular file like [`file()`], but follows all links. For files whose content is not
 /// disclosed.
 ///
-/// # Errors As for [`file()`].
+/// # Errors
+/// As for [`file()`].
 pub fn plain_file(path: &Path) -> io::Result<File> {
     open_plainly(path)
 }
 
 /// Reads a regular file of at most `limit` bytes.
 ///
-/// # Errors As for [`file()`], and if the file is larger.
+/// # Errors
+/// As for [`file()`], and if the file is larger.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_limited(&file(path)?, limit)
 }

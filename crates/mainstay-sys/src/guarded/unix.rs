@@ -189,7 +189,8 @@ fn components(path: &Path) -> Vec<OsString> {
 
 /// Opens a directory.
 ///
-/// # Errors A [`Refusal`], or an error of the system.
+/// # Errors
+/// A [`Refusal`], or an error of the system.
 pub fn directory(path: &Path) -> io::Result<Reached> {
     if !is_privileged() {
         return Reached::plainly(std::fs::canonicalize(path)?);
@@ -206,7 +207,8 @@ pub fn directory(path: &Path) -> io::Result<Reached> {
 /// Opens the parent directory of a path, and returns it with the last component, which need not
 /// exist.
 ///
-/// # Errors A [`Refusal`], or an error of the system.
+/// # Errors
+/// A [`Refusal`], or an error of the system.
 pub fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
     let path = std::path::absolute(path)?;
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -227,7 +229,8 @@ pub fn parent(path: &Path) -> io::Result<(Reached, OsString)> {
 
 /// Returns whether the path exists.
 ///
-/// # Errors A [`Refusal`], or an error of the system.
+/// # Errors
+/// A [`Refusal`], or an error of the system.
 pub fn exists(path: &Path) -> io::Result<bool> {
     if !is_privileged() {
         return path.try_exists();
@@ -260,7 +263,8 @@ impl Socket {
 
 /// Finds a socket.
 ///
-/// # Errors A [`Refusal`], or an error of the system.
+/// # Errors
+/// A [`Refusal`], or an error of the system.
 pub fn socket(path: &Path) -> io::Result<Socket> {
     if !is_privileged() {
         return Ok(Socket {

@@ -72,7 +72,8 @@ impl Installed {
 
     /// Checks that the service has a host, which provides the requested feature.
     ///
-    /// # Errors If its manager runs the program itself.
+    /// # Errors
+    /// If its manager runs the program itself.
     pub(crate) fn check_hosted(&self, what: &str) -> Result<(), Failure> {
         if !self.is_direct() {
             return Ok(());

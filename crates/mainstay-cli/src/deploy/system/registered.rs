@@ -135,7 +135,8 @@ impl Installed {
 
     /// Checks that this process may read the registry.
     ///
-    /// # Errors If it may not.
+    /// # Errors
+    /// If it may not.
     pub(crate) fn check_access(&self) -> Result<(), Failure> {
         match self.registered() {
             Err(failure) if failure.code() == Code::PermissionDenied => Err(failure),

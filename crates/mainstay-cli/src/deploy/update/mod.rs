@@ -105,7 +105,8 @@ impl From<Failure> for UpdateError {
 /// Updates an installed service to the definition that `new` derives from the current one, if it
 /// stays healthy for `canary`; otherwise the service stays unchanged. Blocks until that is decided.
 ///
-/// # Errors `Busy` if another version than the expected one is installed, or another process is
+/// # Errors
+/// `Busy` if another version than the expected one is installed, or another process is
 /// changing the service. Failures that are unrelated to the definition are returned too. The old
 /// definition stays in effect in these cases.
 pub(crate) fn update(
@@ -214,7 +215,8 @@ fn prune_programs(site: &dyn Site, begun: SystemTime) {
 /// Repairs a service whose last change was interrupted: restores the previous definition, and
 /// restarts the service if it runs with another one.
 ///
-/// # Errors `Busy` while another process is changing the service, and any failure of the repair. It
+/// # Errors
+/// `Busy` while another process is changing the service, and any failure of the repair. It
 /// must then be tried again.
 pub(crate) fn repair(site: &dyn Site) -> Result<(), Failure> {
     match half_done(site)? {
@@ -254,7 +256,8 @@ fn put_back(site: &dyn Site, registry: Registry, found: Registered) -> Result<()
 /// Repairs a service before it is started, like [`repair`]. Without a repair to do, a registry that
 /// cannot be written is not an error.
 ///
-/// # Errors As for [`repair`].
+/// # Errors
+/// As for [`repair`].
 pub(crate) fn repair_before_start(site: &dyn Site) -> Result<(), Failure> {
     let failure = match half_done(site) {
         Ok(Some((registry, found))) => return put_back(site, registry, found),

@@ -47,7 +47,8 @@ impl Dir {
 
     /// Opens a subdirectory.
     ///
-    /// # Errors `CrossesDevices` if it is a mount point.
+    /// # Errors
+    /// `CrossesDevices` if it is a mount point.
     pub(in crate::snapshot) fn dir(&self, name: &Path) -> io::Result<Self> {
         let fd = self.open_dir(name)?;
         let path = self.path.join(name);
