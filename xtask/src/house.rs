@@ -1,5 +1,5 @@
 //! The check of the house: which crate may import which, no circles of modules, no `unsafe` outside
-//! of two crates, and no files or functions that are too long.
+//! of two crates, a dispatcher that cannot block, and no files or functions that are too long.
 //!
 //! What is left to mend is listed in `xtask/house.list`, with a reason. The list may only shrink:
 //! an entry that is no longer needed fails like one that is missing.
@@ -53,6 +53,24 @@ const FLOORS: [(&str, &[&str]); 8] = [
 ];
 /// Crates whose `sys` modules contain `unsafe` code.
 const WITH_UNSAFE: [&str; 2] = ["mainstay", "mainstay-sys"];
+/// The dispatcher. All that it does to the system goes through its effects, so that it can be
+/// simulated, and so that nothing in it blocks.
+const DISPATCHER: &str = "crates/mainstay-host/src/host/dispatcher/";
+/// Crates that reach the system, and what the dispatcher may use of them.
+const REACHING: [&str; 3] = ["std::", "tokio::", "mainstay_sys::"];
+const HARMLESS: [&str; 11] = [
+    "std::collections::",
+    "std::io;",
+    "std::mem",
+    "std::path::PathBuf",
+    "std::process::id()",
+    "std::sync::Arc;",
+    "std::time::Duration;",
+    "tokio::sync::mpsc;",
+    "tokio::sync::oneshot;",
+    "tokio::sync::{mpsc, oneshot};",
+    "mainstay_sys::Identity;",
+];
 /// The file with the exceptions.
 const LIST: &str = "xtask/house.list";
 const LONGEST_FILE: usize = 700;
@@ -79,6 +97,15 @@ pub(crate) fn problems() -> Result<Vec<String>> {
             for circle in circles(&Module::load(root)?) {
                 found.insert(format!("circle {name}: {circle}"), 0);
             }
+        }
+    }
+    for path in comments::sources()? {
+        let name = shown(&path);
+        if name.starts_with(DISPATCHER) {
+            let text = fs::read_to_string(&path)?;
+            problems.extend(reaching(&text).into_iter().map(|(line, what)| {
+                format!("{name}:{line}: the dispatcher uses {what} instead of its effects")
+            }));
         }
     }
     let (listed, malformed) = parse_list(&fs::read_to_string(root().join(LIST))?);
@@ -138,6 +165,21 @@ fn wrong_edges(floors: &[(&str, &[&str])], edges: &[(&str, Vec<&str>)]) -> Vec<S
         problems.extend(wrong.map(|it| format!("house: {name} imports {it}")));
     }
     problems
+}
+
+/// Returns the lines that use something that may block or depends on the system, and that.
+fn reaching(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let code = line.split("//").next().unwrap_or_default();
+        for root in REACHING {
+            let uses = code.match_indices(root).map(|(at, _)| &code[at..]);
+            let harmful =
+                uses.filter(|it| !HARMLESS.iter().any(|harmless| it.starts_with(harmless)));
+            found.extend(harmful.map(|it| (number, it.trim_end_matches([';', ' ']))));
+        }
+    }
+    found
 }
 
 /// Returns the files and functions that are too long, with their lengths.
@@ -227,6 +269,21 @@ mod tests {
         assert_eq!(above, ["house: core may not import cli: it is above"]);
         let stranger = wrong_edges(&[], &[("new", Vec::new())]);
         assert_eq!(stranger, ["house: new is on no floor of the table"]);
+    }
+
+    #[test]
+    fn the_dispatcher_reaches_the_system_through_its_effects() {
+        let harmless = "use std::time::Duration;\nuse std::mem;\n// std::fs is for others.\n\
+                        pid: std::process::id(),\n";
+        assert_eq!(reaching(harmless), []);
+        let harmful = "use std::collections::BTreeMap;\nuse std::fs;\nstd::thread::sleep(ECHO);\n\
+                       use std::time::{Duration, Instant};\n";
+        let expect = [
+            (2, "std::fs"),
+            (3, "std::thread::sleep(ECHO)"),
+            (4, "std::time::{Duration, Instant}"),
+        ];
+        assert_eq!(reaching(harmful), expect);
     }
 
     #[test]

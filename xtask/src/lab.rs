@@ -51,6 +51,14 @@ impl Lab {
         command
     }
 
+    /// Returns the directory of the lab's compiler and of the sources of its standard library.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn compiler_dir(&self) -> Result<PathBuf> {
+        let script = format!(". '{}/env.sh'; printf %s \"$LAB_RUST\"", self.dir.display());
+        let output = Command::new("bash").args(["-c", &script]).output()?;
+        Ok(String::from_utf8(output.stdout)?.into())
+    }
+
     /// Returns a command for one of the lab's programs, in its own Wine prefix.
     pub(crate) fn with_prefix(&self, program: &str) -> Command {
         let mut command = Command::new(self.dir.join("with-prefix"));

@@ -10,9 +10,15 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod comments;
+#[cfg(target_os = "linux")]
+mod dist;
 mod fixture;
 mod house;
 mod lab;
+mod mutants;
+mod packages;
+#[cfg(unix)]
+mod picture;
 #[cfg(target_os = "linux")]
 mod soak;
 mod targets;
@@ -29,10 +35,15 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                             every check that a change must pass
-  house                            of these, the checks of comments, imports, circles and lengths
+  house                            of these, the checks of comments, imports, circles, lengths and mutants
   check-targets                    type-check what is shipped for the systems that are not this one
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
+  picture                          draw the picture of the README (Unix)
+  mutants [WORD…]                  show that the tests find each fault of xtask/mutants, or those that these words name
+  dist [gnu|musl|windows…]         build archives, packages and a container image for users (Debian)
+  dist try [gnu|musl|windows…]     build them, and try them in clean systems (Debian, root)
+  dist try budget                  try packages of the program that `bench budget` builds (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
   bench budget                     check sizes, memory and wake-ups against their limits (Linux)
   bench engine|lines|spawn|events  measure the engine, lines of logs, process trees, or stored events (Linux)
@@ -51,6 +62,15 @@ fn main() -> ExitCode {
             "lab",
             manager @ ("systemd" | "openrc" | "sysv" | "runit" | "s6"),
         ] => test::under(manager),
+        #[cfg(unix)]
+        ["picture"] => picture::draw(),
+        ["mutants", words @ ..] => mutants::run(words),
+        #[cfg(target_os = "linux")]
+        ["dist", "try", "budget"] => dist::try_budget(),
+        #[cfg(target_os = "linux")]
+        ["dist", "try", parts @ ..] => dist::build_and_try(parts),
+        #[cfg(target_os = "linux")]
+        ["dist", parts @ ..] => dist::run(parts),
         #[cfg(target_os = "linux")]
         ["soak", rest @ ..] => soak::run(rest),
         #[cfg(target_os = "linux")]
@@ -91,6 +111,14 @@ fn root() -> &'static Path {
         here.unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
     });
     HERE.parent().unwrap_or(&HERE)
+}
+
+/// Returns the target directory, in whose `debug` this program is.
+#[cfg(target_os = "linux")]
+fn target_dir() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let dir = own.ancestors().nth(2);
+    Ok(dir.ok_or("not in a target directory")?.to_owned())
 }
 
 fn heading(name: &str) {

@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::lab::{Lab, is_root, on_path};
-use crate::{Result, cargo, comments, heading, house, root};
+use crate::lab::{Lab, on_path};
+use crate::packages::install;
+use crate::{Result, cargo, comments, heading, house, mutants, root};
 
 /// The environment variable with the directory of the programs under test.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
@@ -62,6 +63,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     tally.check("format", cargo().args(["fmt", "--all", "--check"]))?;
     tally.sources("comments", comments::problems()?);
     tally.sources("house", house::problems()?);
+    tally.sources("mutants", mutants::problems()?);
     let clippy = [
         "clippy",
         "--workspace",
@@ -72,21 +74,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         "warnings",
     ];
     tally.check("clippy", cargo().args(clippy))?;
-    if installed("deny") {
-        // Advisories require the network and change independently, so they are not a check of this
-        // change.
-        let deny = [
-            "deny",
-            "--all-features",
-            "check",
-            "licenses",
-            "bans",
-            "sources",
-        ];
-        tally.check("dependencies", cargo().args(deny))?;
-    } else {
-        tally.skip("dependencies: cargo-deny is not installed");
-    }
+    tally.optional_tools(&installed)?;
     if let Err(error) = install_real_programs() {
         // The tests that require them report this themselves.
         println!("real programs: {error}");
@@ -116,7 +104,10 @@ pub(crate) fn run() -> Result<ExitCode> {
     doc_command.args(doc).env("RUSTDOCFLAGS", "-D warnings");
     tally.check("documentation", &mut doc_command)?;
     #[cfg(target_os = "linux")]
-    tally.budget()?;
+    {
+        tally.budget()?;
+        tally.packages()?;
+    }
     tally.windows()?;
 
     Ok(tally.close(start))
@@ -128,6 +119,7 @@ pub(crate) fn house() -> Result<ExitCode> {
     let mut tally = Tally::default();
     tally.sources("comments", comments::problems()?);
     tally.sources("house", house::problems()?);
+    tally.sources("mutants", mutants::problems()?);
     Ok(tally.close(start))
 }
 
@@ -214,6 +206,32 @@ impl Tally {
         self.skips.push(reason.to_owned());
     }
 
+    /// Runs the checks of tools that are not everywhere.
+    fn optional_tools(&mut self, installed: &dyn Fn(&str) -> bool) -> Result<()> {
+        if installed("deny") {
+            // Advisories require the network and change independently, so they are not a check of
+            // this change.
+            let deny = [
+                "deny",
+                "--all-features",
+                "check",
+                "licenses",
+                "bans",
+                "sources",
+            ];
+            self.check("dependencies", cargo().args(deny))?;
+        } else {
+            self.skip("dependencies: cargo-deny is not installed");
+        }
+        if on_path("actionlint") {
+            let mut actionlint = Command::new("actionlint");
+            self.check("workflows", actionlint.current_dir(root()))?;
+        } else {
+            self.skip("workflows: actionlint is not installed");
+        }
+        Ok(())
+    }
+
     /// Runs all tests except doc tests.
     fn tests(&mut self, runner: Runner) -> Result<()> {
         let own = std::env::current_exe()?;
@@ -256,6 +274,20 @@ impl Tally {
         // A process of its own, which may adopt what supervisors leave behind.
         command.args(["bench", "budget"]);
         self.check("budget", &mut command).map(drop)
+    }
+
+    /// Tries packages of the program that the budget has measured.
+    #[cfg(target_os = "linux")]
+    fn packages(&mut self) -> Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["dist", "try", "budget"]);
+        let skips_path = tempfile::NamedTempFile::new()?.into_temp_path();
+        command.env(mainstay_testkit::SKIPS_VARIABLE, &skips_path);
+        self.check("packages", &mut command)?;
+        for line in fs::read_to_string(&skips_path)?.lines() {
+            self.skip(&format!("packages: {line}"));
+        }
+        Ok(())
     }
 
     /// Runs the tests for Windows, as far as Wine supports them.
@@ -460,13 +492,10 @@ fn without_colours(line: &str) -> String {
     })
 }
 
-/// The file with which Debian's maintainer scripts check whether they may start a service.
-const POLICY: &str = "/usr/sbin/policy-rc.d";
-
 /// Installs the programs that tests run for real, if this is Debian and the user is root. Their
 /// services are not started.
 fn install_real_programs() -> Result<()> {
-    let missing: Vec<&str> = [
+    install(&[
         ("redis-server", "redis-server"),
         ("nginx", "nginx"),
         ("python3", "python3"),
@@ -474,6 +503,10 @@ fn install_real_programs() -> Result<()> {
         ("xmllint", "libxml2-utils"),
         // The shell of illumos and Solaris.
         ("ksh93", "ksh"),
+        // Shells with completions, and a judge of manual pages.
+        ("zsh", "zsh"),
+        ("fish", "fish"),
+        ("mandoc", "mandoc"),
         // Stops a program at any system call.
         ("strace", "strace"),
         ("rsyslogd", "rsyslog"),
@@ -485,69 +518,7 @@ fn install_real_programs() -> Result<()> {
         // For the labs of labs/unix.
         ("mmdebstrap", "mmdebstrap"),
         ("systemd-nspawn", "systemd-container"),
-    ]
-    .into_iter()
-    .filter(|(probe, _)| !on_path(probe))
-    .map(|(_, package)| package)
-    .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    heading(&format!("install {}", missing.join(" ")));
-    if !on_path("apt-get") || !is_root() {
-        return Err("not root on Debian: nothing is installed".into());
-    }
-    let _policy = NoServices::new()?;
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let install = [
-        &[
-            "install",
-            "--yes",
-            "--quiet=2",
-            "--option=Dpkg::Use-Pty=0",
-            "--no-install-recommends",
-        ],
-        &missing[..],
-    ]
-    .concat();
-    // The package lists of a fresh machine are empty or outdated.
-    if apt(&install) || (apt(&["update", "--quiet=2"]) && apt(&install)) {
-        Ok(())
-    } else {
-        Err("apt-get failed".into())
-    }
-}
-
-/// A guard that forbids maintainer scripts to start services.
-struct NoServices {
-    ours: bool,
-}
-
-impl NoServices {
-    /// Creates the policy. An existing one belongs to the machine and is left alone.
-    fn new() -> io::Result<Self> {
-        let ours = !fs::exists(POLICY)?;
-        if ours {
-            fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
-            Command::new("chmod").args(["755", POLICY]).status()?;
-        }
-        Ok(Self { ours })
-    }
-}
-
-impl Drop for NoServices {
-    fn drop(&mut self) {
-        if self.ours {
-            let _ = fs::remove_file(POLICY);
-        }
-    }
+    ])
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Response, StatusCode};
 
+use mainstay_core::trace::TraceContext;
+
 use super::route::Route;
 use super::{endpoint, http};
 
@@ -28,6 +30,8 @@ pub struct Client<'a> {
     /// Returns the process ID of the supervisor, if it is alive, whatever has happened to its
     /// socket.
     supervisor: &'a dyn Fn() -> Option<u32>,
+    /// The trace that the requests belong to.
+    trace: Option<TraceContext>,
 }
 
 /// The reason why a request was not answered.
@@ -54,7 +58,14 @@ impl<'a> Client<'a> {
         Self {
             state_dir,
             supervisor,
+            trace: None,
         }
+    }
+
+    /// Makes the requests part of a trace.
+    #[must_use]
+    pub fn within(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 
     /// Sends a request and returns the whole response. There is no time limit, provided that the
@@ -97,18 +108,40 @@ impl<'a> Client<'a> {
     }
 
     async fn send(&self, route: &Route, body: Bytes) -> Result<Response<Incoming>, Error> {
-        let stream = self.connect().await?;
-        http::exchange(stream, route.method(), "mainstay", &route.path(), body)
+        let stream = self.connect(route).await?;
+        let (path, trace) = (route.path(), self.trace.as_ref());
+        http::exchange(stream, route.method(), "mainstay", &path, trace, body)
             .await
             .map_err(Error::Broken)
     }
 
+    /// Connects to the control socket. If that is closed to this process, a request that changes
+    /// nothing goes to the socket of those who may only view, if that is open.
+    async fn connect_once(&self, route: &Route) -> io::Result<endpoint::Stream> {
+        let is_closed = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound
+            )
+        };
+        match endpoint::connect(self.state_dir).await {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && route.is_view() => {
+                let viewed = endpoint::connect_as_viewer(self.state_dir).await;
+                match viewed {
+                    Err(other) if is_closed(&other) => Err(error),
+                    viewed => viewed,
+                }
+            }
+            connected => connected,
+        }
+    }
+
     /// Connects to the supervisor. A supervisor whose socket was deleted creates another one
     /// shortly after, so this function retries.
-    async fn connect(&self) -> Result<endpoint::Stream, Error> {
+    async fn connect(&self, route: &Route) -> Result<endpoint::Stream, Error> {
         let deadline = Instant::now() + WITHOUT_SOCKET;
         loop {
-            let error = match endpoint::connect(self.state_dir).await {
+            let error = match self.connect_once(route).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(PAUSE).await;

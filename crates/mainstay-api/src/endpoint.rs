@@ -4,9 +4,9 @@
 use std::path::Path;
 
 #[cfg(unix)]
-pub use self::unix::{Listener, Place, connect, listener, place};
+pub use self::unix::{Listener, Place, connect, connect_as_viewer, listener, place};
 #[cfg(windows)]
-pub use self::windows::{Listener, Place, connect, listener, place};
+pub use self::windows::{Listener, Place, connect, connect_as_viewer, listener, place};
 /// A client's end of a connection.
 #[cfg(unix)]
 pub type Stream = tokio::net::UnixStream;
@@ -23,7 +23,8 @@ mod unix {
 
     use tokio::net::{UnixListener, UnixStream};
 
-    /// Accepts connections of this user. No other account can enter the directory.
+    /// Accepts connections of this user. No other account can enter the directory, or connect to
+    /// the socket, unless a group is [admitted](Listener::admit).
     pub struct Listener {
         socket: UnixListener,
         path: PathBuf,
@@ -59,6 +60,12 @@ mod unix {
             })
         }
 
+        /// Lets the members of a group connect.
+        pub fn admit(&self, group: u32) -> io::Result<()> {
+            std::os::unix::fs::chown(&self.path, None, Some(group))?;
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(0o660))
+        }
+
         /// Returns the file's identity, which shows whether the socket is still in its place.
         pub fn place(&self) -> Place {
             self.place
@@ -88,8 +95,23 @@ mod unix {
     /// if too many clients are waiting, [`Foreign`](super::Foreign) if another account listens
     /// there and must not be trusted.
     pub async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
+        connect_in(state_dir, |peer| is_delegated(state_dir, peer))
+    }
+
+    /// Connects to the socket of those who may only view. Whoever names a state directory wants to
+    /// know what the supervisor of its owner reports.
+    ///
+    /// # Errors
+    /// As for [`connect`], and if there is no such socket.
+    pub async fn connect_as_viewer(state_dir: &Path) -> io::Result<UnixStream> {
+        let dir = mainstay_core::layout::viewers_dir(state_dir);
+        let owner = fs::metadata(&dir)?.uid();
+        connect_in(&dir, |peer| peer == owner)
+    }
+
+    fn connect_in(dir: &Path, is_trusted: impl FnOnce(u32) -> bool) -> io::Result<UnixStream> {
         let connect = |short: &Path| Ok(mainstay_sys::connect_unix(short)?);
-        let stream = super::short(&super::path(state_dir), connect)?;
+        let stream = super::short(&super::path(dir), connect)?;
         let stream = UnixStream::from_std(stream.into())?;
         let peer = stream.peer_cred()?;
         // A program that a supervisor was about to start may hold the dead supervisor's descriptors
@@ -101,8 +123,7 @@ mod unix {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let peer = peer.uid();
-        let is_trusted = peer == 0 || peer == mainstay_sys::current_uid();
-        if is_trusted || is_delegated(state_dir, peer) {
+        if peer == 0 || peer == mainstay_sys::current_uid() || is_trusted(peer) {
             Ok(stream)
         } else {
             Err(io::Error::other(super::Foreign {
@@ -253,6 +274,14 @@ mod windows {
         }
     }
 
+    /// Fails: the pipe is open to this user and administrators only.
+    ///
+    /// # Errors
+    /// Always `NotFound`.
+    pub async fn connect_as_viewer(_state_dir: &Path) -> io::Result<NamedPipeClient> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     /// The identity of the pipe. A pipe has no file that could be removed.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Place;
@@ -268,6 +297,12 @@ mod windows {
         #[expect(clippy::unused_self, reason = "the same shape on every system")]
         pub fn place(&self) -> Place {
             Place
+        }
+
+        /// Fails: groups cannot be admitted.
+        #[expect(clippy::unused_self, reason = "the same shape on every system")]
+        pub fn admit(&self, _group: u32) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
         }
     }
 

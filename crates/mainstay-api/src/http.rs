@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use mainstay_core::trace::TraceContext;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The `User-Agent` header.
@@ -19,6 +20,7 @@ pub async fn exchange<S>(
     method: Method,
     host: &str,
     path_and_query: &str,
+    trace: Option<&TraceContext>,
     body: Bytes,
 ) -> io::Result<Response<Incoming>>
 where
@@ -28,7 +30,11 @@ where
         .await
         .map_err(io::Error::other)?;
     tokio::task::spawn_local(connection);
-    let request = Request::builder()
+    let headers = trace.into_iter().flat_map(TraceContext::headers);
+    let request = headers.fold(Request::builder(), |request, (name, value)| {
+        request.header(name, value)
+    });
+    let request = request
         .method(method)
         .uri(path_and_query)
         .header("host", host)

@@ -15,5 +15,11 @@ pub mod http;
 mod route;
 
 pub use self::client::{Client, Error};
-pub use self::document::{About, GivenUp, Healthy, Refusal, Taken, TrialRequest};
+pub use self::document::{
+    About, Done, Event, GivenUp, Healthy, Mistake, Mistakes, Refusal, Taken, TrialRequest, code_of,
+};
 pub use self::route::{Decision, Reach, Route, Unrouted, Verb};
+
+/// The OpenAPI document of the protocol (OpenAPI 3.1). It is generated from the routes and the
+/// documents by `tests/protocol/openapi.rs`.
+pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -5,13 +5,15 @@
 )]
 
 use hyper::{Method, Uri};
-use mainstay_core::engine::Request;
+use mainstay_core::engine::{Operation, Request};
 
 /// A request to a supervisor, without its body and its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `GET /v1`: information about the supervisor.
     About,
+    /// `GET /v1/openapi.json`: the description of this protocol.
+    OpenApi,
     /// `GET /v1/services`
     Status,
     /// `GET /v1/services/NAME`
@@ -124,7 +126,9 @@ impl Verb {
 impl Route {
     pub fn method(&self) -> Method {
         match self {
-            Self::About | Self::Status | Self::Entry { .. } | Self::Events => Method::GET,
+            Self::About | Self::OpenApi | Self::Status | Self::Entry { .. } | Self::Events => {
+                Method::GET
+            }
             Self::Define { .. } => Method::PUT,
             Self::Forget { .. } => Method::DELETE,
             _ => Method::POST,
@@ -136,6 +140,7 @@ impl Route {
         const SERVICES: &str = "/v1/services";
         match self {
             Self::About => "/v1".to_owned(),
+            Self::OpenApi => "/v1/openapi.json".to_owned(),
             Self::Status => SERVICES.to_owned(),
             Self::Entry { name } => format!("{SERVICES}/{name}"),
             Self::Events => "/v1/events".to_owned(),
@@ -190,6 +195,7 @@ impl Route {
         let several = |names: &&str| names.split(',').map(str::to_owned).collect();
         Ok(match (method.as_str(), path) {
             ("GET", []) => Self::About,
+            ("GET", ["openapi.json"]) => Self::OpenApi,
             ("GET", ["services"]) => Self::Status,
             ("GET", ["services", name]) => Self::Entry { name: one(name) },
             ("GET", ["events"]) => Self::Events,
@@ -226,10 +232,37 @@ impl Route {
         })
     }
 
+    /// Returns the change that is requested; `None` for a request that changes no service.
+    pub fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::About | Self::OpenApi | Self::Status | Self::Entry { .. } => return None,
+            Self::Events | Self::RotateLog { .. } => return None,
+            Self::StopAll | Self::Stop { .. } => Operation::Request(Request::Stop),
+            Self::Request { request, .. } => Operation::Request(*request),
+            Self::Reload { .. } => Operation::Reload,
+            Self::Snapshot { .. } => Operation::Snapshot,
+            Self::Update { .. } => Operation::Update,
+            Self::Decide { decision, .. } => match decision {
+                Decision::Commit => Operation::Commit,
+                Decision::Abort => Operation::Abort,
+            },
+            Self::Define { .. } => Operation::Install,
+            Self::Forget { .. } => Operation::Uninstall,
+        })
+    }
+
+    /// Returns whether the request changes nothing, and is open to those who may only view.
+    pub fn is_view(&self) -> bool {
+        matches!(
+            self,
+            Self::About | Self::OpenApi | Self::Status | Self::Entry { .. } | Self::Events
+        )
+    }
+
     /// Returns the names of the services that the request is about.
     pub fn names(&self) -> &[String] {
         match self {
-            Self::About | Self::Status | Self::Events | Self::StopAll => &[],
+            Self::About | Self::OpenApi | Self::Status | Self::Events | Self::StopAll => &[],
             Self::Entry { name }
             | Self::Reload { name }
             | Self::Snapshot { name }
@@ -267,6 +300,7 @@ mod tests {
         let (all, one) = (names(), vec![name()]);
         let mut routes = vec![
             Route::About,
+            Route::OpenApi,
             Route::Status,
             Route::Entry { name: name() },
             Route::Events,

@@ -1,22 +1,26 @@
 //! The client of the control socket: requests from verbs to a running supervisor (docs/control.md).
 
+use std::env;
 use std::io;
 use std::time::{Duration, Instant};
 
 use hyper::body::{Bytes, Incoming};
 use hyper::{Response, StatusCode};
 use mainstay_api::{
-    Client, Decision, Error, GivenUp, Reach, Refusal, Route, Taken, TrialRequest, Verb, endpoint,
+    Client, Decision, Error, GivenUp, Healthy, Reach, Refusal, Route, Taken, TrialRequest, Verb,
+    code_of, endpoint,
 };
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::snapshot::SnapshotId;
+use mainstay_core::trace::TraceContext;
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access;
 use serde::Deserialize;
 
 use crate::installed::Installed;
 use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The interval between checks of whether a supervisor is gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -38,7 +42,7 @@ pub(crate) fn block_on<T>(conversation: impl Future<Output = T>) -> Result<T, Fa
 }
 
 /// Returns the state of every service.
-pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, Failure> {
+pub(crate) async fn status(state: &StateDir) -> Result<StatusReport, RequestError> {
     let (status, body) = ask(state, &Route::Status).await?;
     parse(status, &body)
 }
@@ -51,27 +55,31 @@ pub(crate) async fn expect_service(
     state: &StateDir,
     what: &str,
     name: &str,
-) -> Result<(), Failure> {
+) -> Result<(), RequestError> {
     let route = Route::Entry {
         name: name.to_owned(),
     };
     let (status, body) = ask(state, &route).await?;
     match status {
         StatusCode::NOT_FOUND => {
-            let message = format!("cannot {what} {name}: {}", refusal(&body).error);
-            Err(Failure::new(Code::Unknown, message))
+            let Refusal { error, hint, .. } = refusal(&body);
+            let failure = Failure::new(Code::Unknown, format!("cannot {what} {name}: {error}"));
+            Err(RequestError::NoService(match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }))
         }
         _ => Ok(()),
     }
 }
 
 /// Stops every service and waits until all have settled.
-pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, Failure> {
+pub(crate) async fn stop_all(state: &StateDir) -> Result<StatusReport, RequestError> {
     let (status, body) = ask(state, &Route::StopAll).await?;
     if status.is_success() {
         return parse(status, &body);
     }
-    Err(refused("stop", code(status), &body))
+    Err(refused("stop", status, &body))
 }
 
 /// Sends a request for a service and waits until the service has settled.
@@ -79,7 +87,7 @@ pub(crate) async fn request(
     state: &StateDir,
     name: &str,
     verb: Verb,
-) -> Result<ServiceReport, Failure> {
+) -> Result<ServiceReport, RequestError> {
     let route = verb.route(&[name.to_owned()], Reach::Named);
     request_one(state, name, verb.as_str(), &route).await
 }
@@ -89,12 +97,12 @@ async fn request_one(
     name: &str,
     verb: &str,
     route: &Route,
-) -> Result<ServiceReport, Failure> {
+) -> Result<ServiceReport, RequestError> {
     let (status, body) = ask(state, route).await?;
     if status.is_success() {
         return parse(status, &body);
     }
-    Err(refused(&format!("{verb} {name}"), code(status), &body))
+    Err(refused(&format!("{verb} {name}"), status, &body))
 }
 
 /// Sends one request for several services and waits until all have settled. The result includes the
@@ -104,7 +112,7 @@ pub(crate) async fn request_all(
     names: &[String],
     verb: Verb,
     reach: Reach,
-) -> Result<Vec<ServiceReport>, Failure> {
+) -> Result<Vec<ServiceReport>, RequestError> {
     if let ([name], Reach::Named) = (names, reach) {
         return Ok(vec![request(state, name, verb).await?]);
     }
@@ -113,11 +121,11 @@ pub(crate) async fn request_all(
         return parse::<StatusReport>(status, &body).map(|report| report.services);
     }
     let operation = format!("{} {}", verb.as_str(), names.join(", "));
-    Err(refused(&operation, code(status), &body))
+    Err(refused(&operation, status, &body))
 }
 
 /// Takes a snapshot of a running service, waits until it is complete and returns its ID.
-pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId, Failure> {
+pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId, RequestError> {
     let route = Route::Snapshot {
         name: name.to_owned(),
     };
@@ -126,7 +134,7 @@ pub(crate) async fn snapshot(state: &StateDir, name: &str) -> Result<SnapshotId,
         return parse::<Taken>(status, &body).map(|taken| taken.snapshot);
     }
     let operation = format!("take a snapshot of {name}");
-    Err(refused(&operation, code_now(status), &body))
+    Err(refused(&operation, status, &body))
 }
 
 /// The result of a trial of a new definition.
@@ -135,7 +143,7 @@ pub(crate) enum Tried {
     /// [decides](decide).
     Healthy(Box<ServiceReport>),
     /// The trial failed, and the old definition is in effect.
-    GivenUp(GivenUp),
+    GivenUp(Box<GivenUp>),
 }
 
 /// Tries a new definition of a service, for as long as that takes. If this call is cancelled, the
@@ -144,25 +152,24 @@ pub(crate) async fn try_out(
     state: &StateDir,
     name: &str,
     request: &TrialRequest,
-) -> Result<Tried, Failure> {
-    let unwritten =
-        |error| Failure::new(Code::Failed, format!("cannot encode the request: {error}"));
+) -> Result<Tried, RequestError> {
+    let unwritten = |error| {
+        let message = format!("cannot encode the request: {error}");
+        Failure::new(Code::Failed, message)
+    };
     let body = serde_json::to_vec(request).map_err(unwritten)?;
     let route = Route::Update {
         name: name.to_owned(),
     };
     let (status, body) = ask_with(state, &route, body.into()).await?;
     if status.is_success() {
-        return Ok(Tried::Healthy(Box::new(parse(status, &body)?)));
+        let healthy: Healthy = parse(status, &body)?;
+        return Ok(Tried::Healthy(Box::new(healthy.report)));
     }
     if let Ok(given_up) = serde_json::from_slice(&body) {
         return Ok(Tried::GivenUp(given_up));
     }
-    let code = match status {
-        StatusCode::UNPROCESSABLE_ENTITY => Code::InvalidManifest,
-        status => code(status),
-    };
-    Err(refused(&format!("update {name}"), code, &body))
+    Err(refused(&format!("update {name}"), status, &body))
 }
 
 /// Commits or aborts a trial.
@@ -170,7 +177,7 @@ pub(crate) async fn decide(
     state: &StateDir,
     name: &str,
     decision: Decision,
-) -> Result<ServiceReport, Failure> {
+) -> Result<ServiceReport, RequestError> {
     let verb = match decision {
         Decision::Commit => "update/commit",
         Decision::Abort => "update/abort",
@@ -183,7 +190,7 @@ pub(crate) async fn decide(
 }
 
 /// Rotates the log of a service.
-pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> {
+pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), RequestError> {
     let route = Route::RotateLog {
         name: name.to_owned(),
     };
@@ -193,7 +200,11 @@ pub(crate) async fn rotate(state: &StateDir, name: &str) -> Result<(), Failure> 
 
 /// Loads the services installed under these names into a running daemon, all or none, on behalf of
 /// their owner in the registry.
-pub(crate) async fn define(state: &StateDir, names: &[&str], owner: &str) -> Result<(), Failure> {
+pub(crate) async fn define(
+    state: &StateDir,
+    names: &[&str],
+    owner: &str,
+) -> Result<(), RequestError> {
     let route = Route::Define {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         owner: Some(owner.to_owned()),
@@ -208,7 +219,7 @@ pub(crate) async fn forget(
     state: &StateDir,
     names: &[String],
     owner: Option<&str>,
-) -> Result<(), Failure> {
+) -> Result<(), RequestError> {
     let route = Route::Forget {
         names: names.to_vec(),
         owner: owner.map(str::to_owned),
@@ -217,39 +228,40 @@ pub(crate) async fn forget(
     done("uninstall", &names.join(", "), status, &body)
 }
 
-fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), Failure> {
+fn done(what: &str, whom: &str, status: StatusCode, body: &[u8]) -> Result<(), RequestError> {
     if status.is_success() {
         Ok(())
     } else {
-        Err(refused(&format!("{what} {whom}"), code_now(status), body))
+        Err(refused(&format!("{what} {whom}"), status, body))
     }
 }
 
-/// Returns the failure of an operation that the supervisor refused. `code` is its exit code unless
-/// the answer contains one.
-fn refused(operation: &str, code: Code, body: &[u8]) -> Failure {
-    let Refusal {
-        code: known,
-        error,
-        hint,
-    } = refusal(body);
-    let code = known.and_then(Code::from_number).unwrap_or(code);
-    let failure = Failure::new(code, format!("cannot {operation}: {error}"));
-    match hint {
+/// Returns the failure of an operation that the supervisor refused. If the supervisor is of an
+/// older version and gives no exit code, it follows from the status.
+fn refused(operation: &str, status: StatusCode, body: &[u8]) -> RequestError {
+    let refusal = refusal(body);
+    let code = refusal.code.and_then(Code::from_number);
+    let code = code.unwrap_or(code_of(status));
+    let failure = Failure::new(code, format!("cannot {operation}: {}", refusal.error));
+    let failure = match refusal.hint {
         Some(hint) => failure.hint(hint),
         None => failure,
+    };
+    match status {
+        StatusCode::NOT_FOUND => RequestError::NoService(failure),
+        _ => RequestError::Failed(failure),
     }
 }
 
 /// Opens the stream of events.
-pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, Failure> {
+pub(crate) async fn events(state: &StateDir) -> Result<Response<Incoming>, RequestError> {
     let supervisor = || state.supervisor();
-    let client = Client::new(state.path(), &supervisor);
+    let client = Client::new(state.path(), &supervisor).within(trace());
     let stream = client.stream(&Route::Events).await;
     stream.map_err(|error| unanswered(state, error))
 }
 
-async fn ask(state: &StateDir, route: &Route) -> Result<(StatusCode, Bytes), Failure> {
+async fn ask(state: &StateDir, route: &Route) -> Result<(StatusCode, Bytes), RequestError> {
     ask_with(state, route, Bytes::new()).await
 }
 
@@ -257,15 +269,22 @@ async fn ask_with(
     state: &StateDir,
     route: &Route,
     body: Bytes,
-) -> Result<(StatusCode, Bytes), Failure> {
+) -> Result<(StatusCode, Bytes), RequestError> {
     let supervisor = || state.supervisor();
-    let client = Client::new(state.path(), &supervisor);
+    let client = Client::new(state.path(), &supervisor).within(trace());
     let answer = client.ask(route, body).await;
     answer.map_err(|error| unanswered(state, error))
 }
 
+/// Returns the trace that this process takes part in: each request belongs to it (docs/control.md).
+fn trace() -> Option<TraceContext> {
+    let parent = env::var(TraceContext::PARENT_VARIABLE).ok()?;
+    let state = env::var(TraceContext::STATE_VARIABLE).ok();
+    TraceContext::parse(&parent, state.as_deref())
+}
+
 /// Returns the failure of a request that was not answered.
-fn unanswered(state: &StateDir, error: Error) -> Failure {
+fn unanswered(state: &StateDir, error: Error) -> RequestError {
     match error {
         Error::Unreachable(error) => absent(state, &error),
         Error::SocketLost { pid } => {
@@ -274,10 +293,10 @@ fn unanswered(state: &StateDir, error: Error) -> Failure {
                 "cannot connect to the supervisor of {place} (pid {pid}): its socket is missing"
             );
             let hint = format!("check this process, or stop it: kill {pid}");
-            Failure::new(Code::Failed, message).hint(hint)
+            Failure::new(Code::Failed, message).hint(hint).into()
         }
-        Error::Unresponsive => unresponsive(state),
-        Error::Broken(error) => broken(state, &error),
+        Error::Unresponsive => unresponsive(state).into(),
+        Error::Broken(error) => broken(state, &error).into(),
     }
 }
 
@@ -310,7 +329,7 @@ fn is_stopped(pid: u32) -> bool {
     matches!(state, Some('T' | 't'))
 }
 
-fn absent(state: &StateDir, error: &io::Error) -> Failure {
+fn absent(state: &StateDir, error: &io::Error) -> RequestError {
     let place = state.path().display();
     let foreign = error.get_ref().and_then(|it| it.downcast_ref());
     if let Some(endpoint::Foreign { owner }) = foreign {
@@ -320,10 +339,13 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
             "{}; or choose another directory: --state-dir DIR",
             access::run_as(owner)
         );
-        return Failure::new(Code::PermissionDenied, message).hint(hint);
+        let failure = Failure::new(Code::PermissionDenied, message).hint(hint);
+        return RequestError::Denied(failure);
     }
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_found::supervisor(state),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            RequestError::NoSupervisor(not_found::supervisor(state).caused_by(error))
+        }
         io::ErrorKind::PermissionDenied => {
             let installed = Installed::of_state(state);
             let whose = installed
@@ -331,13 +353,13 @@ fn absent(state: &StateDir, error: &io::Error) -> Failure {
                 .map_or(place.to_string(), |it| it.name().to_string());
             let operation = format!("cannot connect to the supervisor of {whose}");
             let failure = access::denied(&operation, &endpoint::path(state.path()), error);
-            match installed {
+            RequestError::Denied(match installed {
                 // An installed service can run as an account of its own.
                 Some(_) => failure.hint(access::run_as_administrator()),
                 None => failure,
-            }
+            })
         }
-        _ => broken(state, error),
+        _ => broken(state, error).into(),
     }
 }
 
@@ -349,52 +371,27 @@ pub(crate) fn broken(state: &StateDir, error: &io::Error) -> Failure {
     while state.holder().is_some() {
         if Instant::now() > deadline {
             let message = format!("cannot connect to the supervisor of {place}: {error}");
-            return Failure::new(Code::Failed, message).hint("try again");
+            let failure = Failure::new(Code::Failed, message).caused_by(error);
+            return failure.hint("try again");
         }
         std::thread::sleep(POLL_INTERVAL);
     }
     let message = format!("the supervisor of {place} exited before it responded");
-    Failure::cut_short(message).hint("check the result: mainstay status")
+    let failure = Failure::new(Code::NotRunning, message).caused_by(error);
+    failure.hint("check the result: mainstay status")
 }
 
-fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T, Failure> {
+fn parse<'a, T: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<T, RequestError> {
     if !status.is_success() {
-        return Err(Failure::new(
-            Code::Failed,
-            format!(
-                "the supervisor refused the request: {}",
-                refusal(body).error
-            ),
-        ));
+        return Err(refused("perform the request", status, body));
     }
     serde_json::from_slice(body).map_err(|error| {
-        Failure::new(
-            Code::Failed,
-            format!("cannot decode the supervisor's response: {error}"),
-        )
+        let message = format!("cannot decode the supervisor's response: {error}");
+        Failure::new(Code::Failed, message).into()
     })
-}
-
-/// Returns the exit code for the HTTP status of a refusal.
-fn code(status: StatusCode) -> Code {
-    match status {
-        StatusCode::NOT_FOUND => Code::Unknown,
-        StatusCode::LOCKED | StatusCode::PRECONDITION_FAILED => Code::Busy,
-        _ => Code::Failed,
-    }
-}
-
-/// Returns the exit code for a refusal of an operation that may be possible later.
-fn code_now(status: StatusCode) -> Code {
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
-        status => code(status),
-    }
 }
 
 fn refusal(body: &[u8]) -> Refusal {
-    serde_json::from_slice(body).unwrap_or_else(|_| Refusal {
-        error: String::from_utf8_lossy(body).into_owned(),
-        ..Refusal::default()
-    })
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_| Refusal::new(Code::Failed, String::from_utf8_lossy(body)))
 }

@@ -3,16 +3,24 @@
 
 mod cli;
 mod client;
+mod completion;
 mod deploy;
+mod help;
 mod installed;
+mod last_event;
 mod library_failure;
+mod man;
 mod margins;
 mod not_found;
+mod request_error;
 mod verbs;
 
+use std::env;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use mainstay_api::Refusal;
+use mainstay_core::failure::Code;
 use mainstay_host::output;
 
 fn main() -> ExitCode {
@@ -22,7 +30,8 @@ fn main() -> ExitCode {
     }
     #[cfg(unix)]
     mainstay_sys::receive_signals();
-    let cli = match cli::Cli::try_parse() {
+    let parsed = help::complete(cli::Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|it| cli::Cli::from_arg_matches(&it)) {
         Ok(cli) => cli,
         Err(answer) => return answer_usage(&answer),
     };
@@ -30,8 +39,35 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             output::fail(&failure);
-            failure.exit_code()
+            report(&Refusal::from(&failure));
+            ExitCode::from(failure.code() as u8)
         }
+    }
+}
+
+/// Prints an error as one line of JSON if `--json` was given, unless the verb has printed its
+/// document.
+fn report(refusal: &Refusal) {
+    // After `--` are the arguments of other programs.
+    let mut args = env::args_os().skip(1).take_while(|arg| arg != "--");
+    if args.any(|arg| arg == "--json") {
+        // A failed write cannot be reported.
+        drop(output::error_document(refusal));
+    }
+}
+
+/// Returns the error of the command-line parser as it is reported to programs: the first paragraph
+/// without its prefix, and the tip, if any.
+fn usage_error(text: &str) -> Refusal {
+    let error = text.split("\n\n").next().unwrap_or(text);
+    let error = error.strip_prefix("error: ").unwrap_or(error);
+    let words: Vec<&str> = error.split_whitespace().collect();
+    let tip = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tip: "));
+    Refusal {
+        hint: tip.map(str::to_owned),
+        ..Refusal::new(Code::Usage, words.join(" "))
     }
 }
 
@@ -40,10 +76,12 @@ fn main() -> ExitCode {
 fn answer_usage(answer: &clap::Error) -> ExitCode {
     let text = answer.render().to_string();
     if answer.use_stderr() {
-        output::complain(&text.trim_end_matches('\n'))
+        output::complain(&text.trim_end_matches('\n'));
+        report(&usage_error(&text));
     } else {
+        let fitted = output::terminal_width().map(|columns| help::fitted(&text, columns));
         // A failed write cannot be reported.
-        drop(output::text(&text))
+        drop(output::text(&fitted.unwrap_or(text)))
     }
     ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(1))
 }

@@ -4,10 +4,13 @@
 use mainstay::Manager;
 use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::report::StatusReport;
+use mainstay_core::suggest::did_you_mean;
 use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
 use crate::installed::Installed;
+use crate::last_event;
+use crate::request_error::RequestError;
 
 /// The maximum number of names in a hint.
 const MOST_NAMES: usize = 12;
@@ -30,9 +33,15 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
             let names = list(names, ", ");
             format!("{names} ({manager})")
         });
-        format!("installed services: {}", all.collect::<Vec<_>>().join("; "))
+        let all = format!("installed services: {}", all.collect::<Vec<_>>().join("; "));
+        let names = managers.iter().flat_map(|(_, names)| names);
+        match did_you_mean(name, names.map(String::as_str)) {
+            Some(near) => format!("{near} {all}"),
+            None => all,
+        }
     };
-    failure.hint(hint).seeking(Sought::Service(name.to_owned()))
+    let failure = failure.hint(hint).about([name]);
+    failure.seeking(Sought::Service(name.to_owned()))
 }
 
 /// Returns the same failure for a service that is missing from a report.
@@ -41,8 +50,10 @@ pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport)
     let names = report.services.iter().map(|service| service.name.clone());
     match (&report.supervisor, names.collect::<Vec<_>>()) {
         (Some(supervisor), names) if !names.is_empty() => {
+            let near = did_you_mean(name, names.iter().map(String::as_str));
+            let near = near.map(|near| near + " ").unwrap_or_default();
             let (pid, names) = (supervisor.pid, list(&names, ", "));
-            failure.hint(format!("the supervisor (pid {pid}) runs {names}"))
+            failure.hint(format!("{near}the supervisor (pid {pid}) runs {names}"))
         }
         _ => failure,
     }
@@ -50,14 +61,30 @@ pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport)
 
 /// Returns the failure of a verb after the last possible place of a service was searched. If other
 /// services are installed, the failure names the first of `names` that is not. If none is
-/// installed, the set of services is unknown, and `failure` is returned.
-pub(crate) fn service_or(state: &StateDir, names: &[impl AsRef<str>], failure: Failure) -> Failure {
-    // The answer of a running supervisor takes precedence.
-    if failure.code() != Code::NotRunning && failure.sought().is_none() {
-        return failure;
-    }
+/// installed, the set of services is unknown, and the failure is that of the request.
+pub(crate) fn service_or(
+    state: &StateDir,
+    names: &[impl AsRef<str>],
+    error: impl Into<RequestError>,
+) -> Failure {
+    let error = error.into();
+    let is_absent = matches!(error, RequestError::NoSupervisor(_));
+    let is_unknown = matches!(error, RequestError::NoService(_));
+    let failure = Failure::from(error).about(names);
     let is_installed =
         |name: &str| embedded::is_installed(state, name) || Installed::find(state, name).is_some();
+    // The answer of a running supervisor takes precedence, although its service may be in a place
+    // that this process cannot read.
+    if is_unknown {
+        let mut names = names.iter().map(AsRef::as_ref);
+        return match names.find(|name| !is_installed(name)) {
+            Some(name) => failure.seeking(Sought::Service(name.to_owned())),
+            None => failure,
+        };
+    }
+    if !is_absent && failure.sought().is_none() {
+        return failure;
+    }
     let mut names = names.iter().map(AsRef::as_ref);
     match names.find(|name| !is_installed(name)) {
         Some(name) if !managers(state).is_empty() => service(state, name),
@@ -86,6 +113,7 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
                 "{name} is not running: {manager} has not started its supervisor"
             ))
             .hint(format!("start it: mainstay start {name}"))
+            .about([name.as_str()])
         };
     }
     let embedded = embedded::names(state);
@@ -108,9 +136,10 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
     }
 }
 
-/// Replaces the failure if the missing service or supervisor may be in a place that this process
-/// cannot read.
+/// Adds to a failure why the services do not run that it is about. Replaces it if the missing
+/// service or supervisor may be in a place that this process cannot read.
 pub(crate) fn explain(state: &StateDir, failure: Failure) -> Failure {
+    let failure = last_event::note(state, failure);
     let name = match failure.sought() {
         Some(Sought::Service(name)) => Some(&**name),
         Some(Sought::Supervisor) => None,

@@ -127,6 +127,34 @@ fn a_manifest_that_is_not_utf8_is_invalid() {
     assert_eq!(text(&output.stderr), expect);
 }
 
+/// `cmd.exe` would run the batch file in the directory of Windows, and the error of a start with a
+/// long path would be misleading.
+#[test]
+#[cfg(windows)]
+fn paths_that_windows_cannot_use() {
+    let manifest = r"
+        [service.share]
+        command = ['C:\run.cmd']
+        working_dir = '\\srv\share'
+        [service.deep]
+        command = ['C:\run.exe']
+        working_dir = 'C:\DEEP'
+    ";
+    let manifest = manifest.replace("DEEP", &"x".repeat(256));
+    let output = mainstay(&["check", "--json", "-"], Path::new("."), &manifest);
+    assert_eq!(output.status.code(), Some(78));
+    let found = text(&output.stdout);
+    assert_eq!(found.matches("\"unusable-path\"").count(), 2, "{found}");
+    for part in [
+        "service.share.working_dir",
+        "in a directory on a server",
+        "service.deep.working_dir",
+        "has 259 UTF-16 units",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+}
+
 /// A program that everyone can replace is refused for root only.
 #[test]
 #[cfg(unix)]

@@ -1,15 +1,18 @@
 //! The variables that services inherit from the supervisor's environment.
 //!
 //! No service inherits variables that describe the supervisor itself (its sockets, credentials,
-//! watchdog). Otherwise, a service that runs as the supervisor's account inherits everything. A
-//! service of another account inherits [`BASE`] and the variables named in its manifest.
+//! watchdog) or the request that started it (its trace). Otherwise, a service that runs as the
+//! supervisor's account inherits everything. A service of another account inherits [`BASE`] and the
+//! variables named in its manifest.
+
+use crate::trace::TraceContext;
 
 /// The variables that a service of another account inherits unless its own account sets them.
 pub const BASE: [&str; 3] = ["PATH", "LANG", "TZ"];
 
 /// Variables that are meant for a single process: systemd.exec(5), sd_notify(3), sd_listen_fds(3),
-/// and mainstay's own.
-const PRIVATE: [&str; 17] = [
+/// W3C Trace Context, and mainstay's own.
+const PRIVATE: [&str; 19] = [
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
     "INVOCATION_ID",
@@ -27,6 +30,8 @@ const PRIVATE: [&str; 17] = [
     "NOTIFY_SOCKET",
     "PIDFILE",
     "SYSTEMD_EXEC_PID",
+    TraceContext::PARENT_VARIABLE,
+    TraceContext::STATE_VARIABLE,
 ];
 
 /// Name prefixes of further variables of this kind.
@@ -49,6 +54,7 @@ mod tests {
             "LISTEN_FDNAMES",
             "WATCHDOG_USEC",
             "MAINSTAY_STATE_DIR",
+            "TRACEPARENT",
         ] {
             assert!(is_private(name), "{name}");
         }

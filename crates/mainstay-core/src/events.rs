@@ -3,11 +3,14 @@
 //! The figures are those by which software delivery is commonly measured (deployments a week, the
 //! share that failed, the time to restore service), and availability.
 
+mod last;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::last::LastEvent;
 use crate::engine::{Exit, RolloutRole};
 use crate::time::{rfc3339, rfc3339_at_start};
 
@@ -18,6 +21,8 @@ pub struct StoredEvent<'a> {
     pub time: u64,
     /// The time as it was stored (RFC 3339).
     pub stamp: Cow<'a, str>,
+    /// The number of the event among those of its supervisor; 0 if an earlier version stored it.
+    pub sequence: u64,
     /// The name of the service.
     pub service: Cow<'a, str>,
     /// The kind, as in [`crate::engine::Fact`].
@@ -28,6 +33,8 @@ pub struct StoredEvent<'a> {
     pub is_ready: bool,
     /// The exit status of a run that ended.
     pub exit: Option<Exit>,
+    /// Set if the run ended while no supervisor ran.
+    pub is_unseen: bool,
     /// The role of the run that the event is about, if it is not the service's own.
     pub role: Option<RolloutRole>,
 }
@@ -46,7 +53,11 @@ impl<'a> StoredEvent<'a> {
             #[serde(borrow)]
             message: Cow<'a, str>,
             beside: Option<RolloutRole>,
+            #[serde(default)]
+            sequence: u64,
             exit: Option<Exit>,
+            #[serde(default)]
+            unseen: bool,
             #[serde(default)]
             ready: bool,
         }
@@ -55,9 +66,11 @@ impl<'a> StoredEvent<'a> {
         Some(Self {
             time,
             stamp: line.time,
+            sequence: line.sequence,
             service: line.service,
             is_ready: line.ready || line.event == "ready",
             exit: line.exit,
+            is_unseen: line.unseen,
             role: line.beside,
             event: line.event,
             message: line.message,
@@ -180,7 +193,7 @@ impl Course {
                 self.candidate = None;
             }
             _ if event.role.is_some() => {}
-            ("exited", Phase::Up) if event.exit == Some(Exit::Unknown) && !self.is_adopted => {
+            ("exited", Phase::Up) if self.is_unseen(event) => {
                 self.skip(at);
                 self.enter(Phase::Down, at);
             }
@@ -204,6 +217,12 @@ impl Course {
             }
             _ => self.observe_ready(event.is_ready, at),
         }
+    }
+
+    /// Returns whether a run ended while no supervisor ran. Earlier versions did not store that:
+    /// the exit status of a child is unknown in no other case.
+    fn is_unseen(&self, exited: &StoredEvent<'_>) -> bool {
+        exited.is_unseen || exited.exit == Some(Exit::Unknown) && !self.is_adopted
     }
 
     /// Notes that events were lost after the last one that was observed.
@@ -293,16 +312,19 @@ mod tests {
     const DAY: u64 = 24 * 3600;
 
     /// Returns an event `time` seconds after 1970. A `+` marks those of a new definition on trial,
-    /// a `!` those that make the service ready, and a `?` an unknown exit status.
+    /// a `!` those that make the service ready, a `?` an unknown exit status, and a `~` the end of
+    /// a run that no supervisor saw.
     fn stored(time: u64, event: &'static str) -> StoredEvent<'static> {
         StoredEvent {
             time: time * 1_000_000,
             stamp: "".into(),
+            sequence: 0,
             service: "a".into(),
-            event: event.trim_matches(['+', '!', '?']).into(),
+            event: event.trim_matches(['+', '!', '?', '~']).into(),
             message: "".into(),
             is_ready: event.ends_with("ready") || event.ends_with('!'),
             exit: event.ends_with('?').then_some(Exit::Unknown),
+            is_unseen: event.ends_with('~'),
             role: event.starts_with('+').then_some(RolloutRole::Candidate),
         }
     }
@@ -322,7 +344,12 @@ mod tests {
         assert_eq!((event.time, &*event.service), (1_500_000, "a\nb"));
         assert_eq!((&*event.event, event.role), ("exited", None));
         assert_eq!(event.exit, Some(Exit::Code(1)));
+        assert_eq!((event.sequence, event.is_unseen), (0, false));
         let text = String::from_utf8_lossy(line);
+        let unseen = text.replace("\"after_ms\"", "\"unseen\":true,\"after_ms\"");
+        assert!(StoredEvent::parse(unseen.as_bytes()).unwrap().is_unseen);
+        let numbered = text.replace("\"alert\"", "\"sequence\":7,\"alert\"");
+        assert_eq!(StoredEvent::parse(numbered.as_bytes()).unwrap().sequence, 7);
         let beside = text.replace("\"alert\"", "\"beside\":\"candidate\",\"alert\"");
         let event = StoredEvent::parse(beside.as_bytes()).unwrap();
         assert_eq!(event.role, Some(RolloutRole::Candidate));
@@ -442,6 +469,19 @@ mod tests {
         ];
         let stats = of(&events, 0, 60);
         assert_eq!((stats.up_s, stats.down_s, stats.gaps), (58.0, 2.0, 0));
+        // The status may be known nevertheless, and an adopted run may end unseen, too.
+        for events in [
+            [(0, "ready"), (10, "missed"), (50, "exited~"), (52, "ready")],
+            [
+                (0, "ready"),
+                (10, "adopted!"),
+                (50, "exited~"),
+                (52, "ready"),
+            ],
+        ] {
+            let stats = of(&events, 0, 60);
+            assert_eq!((stats.up_s, stats.gaps), (8.0, 1));
+        }
         let mut course = Course::new(0);
         course.observe(&stored(0, "ready"));
         course.observe(&stored(10, "failed"));

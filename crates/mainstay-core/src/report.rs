@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Exit, HumanSeconds, StateName, Style, TrialPhase, View};
+use crate::engine::{Blocker, Exit, HumanSeconds, StateName, Style, TrialPhase, View};
+use crate::events::LastEvent;
 use crate::registry::TextDigest;
 
 /// The document of `status --json` and `list --json`.
@@ -76,6 +77,13 @@ pub struct ServiceReport {
     pub next_try_seconds: Option<u64>,
     /// The reason why the service is halted, waiting or backing off, or its own status text.
     pub detail: Option<String>,
+    /// While the service is waiting: the need, direct or indirect, that will not become ready soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocker: Option<Blocker>,
+    /// The stored event that explains why the service does not run, if no supervisor reports its
+    /// state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<LastEvent>,
     /// The exit code of the command that starts the service, if the last start failed for a reason
     /// that has a code of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +95,9 @@ pub struct ServiceReport {
     pub state_problem: Option<String>,
     /// The CPU time of the whole process tree in milliseconds, if the system reports it.
     pub cpu_ms: Option<u64>,
+    /// The time since the start of the current run, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_ms: Option<u64>,
     /// The resident memory of the whole process tree in bytes, if the system reports it.
     pub memory_bytes: Option<u64>,
     /// The running services that need this one, although it is stopped or stopping.
@@ -166,6 +177,7 @@ impl ServiceReport {
             last_exit: view.last_exit.map(LastExit::from),
             crash_looping: view.crash_looping,
             detail: view.detail,
+            blocker: view.blocker,
             ..Self::embedded(name)
         }
     }
@@ -194,6 +206,10 @@ impl ServiceReport {
             let is_said = parts.iter().any(|part| part.contains(&exit));
             parts.extend((!is_said).then(|| format!("last exit: {exit}")));
         }
+        if let Some(event) = &self.last_event {
+            let is_said = parts.iter().any(|part| part.contains(event.reason()));
+            parts.extend((!is_said).then(|| event.to_string()));
+        }
         let next_try = self.next_try_seconds.map(HumanSeconds);
         parts.extend(next_try.map(|pause| format!("next start in {pause}")));
         (!parts.is_empty()).then(|| parts.join("; "))
@@ -203,6 +219,24 @@ impl ServiceReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remark_has_the_last_event_unless_it_says_the_same() {
+        let mut service = ServiceReport::embedded("a");
+        service.last_event = Some(LastEvent {
+            time: "2026-11-29T03:12:04.500Z".to_owned(),
+            event: "halted".to_owned(),
+            message: "halted: exit code 3".to_owned(),
+            is_unseen: false,
+        });
+        let event = "halted: exit code 3 (2026-11-29T03:12:04.500Z)";
+        assert_eq!(service.remark().as_deref(), Some(event));
+        service.detail = Some("its manager is not running".to_owned());
+        let both = format!("its manager is not running; {event}");
+        assert_eq!(service.remark(), Some(both));
+        service.detail = Some("exit code 3".to_owned());
+        assert_eq!(service.remark().as_deref(), Some("exit code 3"));
+    }
 
     #[test]
     fn a_state_and_its_reason_say_no_word_twice() {

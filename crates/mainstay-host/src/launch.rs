@@ -1,13 +1,15 @@
 //! The parameters with which a program is started: its absolute path, its working directory and its
 //! whole environment.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use mainstay_core::engine::StartFailure;
 use mainstay_core::spec::Spec;
+use mainstay_core::windows::text::variable_key;
 use mainstay_core::{env_file, environment};
 use mainstay_sys as sys;
 use mainstay_sys::{aside, guarded};
@@ -15,16 +17,80 @@ use mainstay_sys::{aside, guarded};
 /// The variable that passes `log.level` to every program.
 pub const LOG_LEVEL: &str = "MAINSTAY_LOG_LEVEL";
 
-/// An environment under construction.
-pub(crate) type Environment = BTreeMap<OsString, OsString>;
+/// An environment under construction. Names stay as they were given. If `FOLDS`, as on Windows,
+/// `Path` and `PATH` are one variable, whose name is the one that was given last.
+#[derive(Clone, Default)]
+pub struct Environment<const FOLDS: bool = { cfg!(windows) }> {
+    /// Names and values by the text that names are compared by.
+    variables: BTreeMap<OsString, (OsString, OsString)>,
+}
+
+impl<const FOLDS: bool> Environment<FOLDS> {
+    /// Returns the value of a variable.
+    pub(crate) fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsString> {
+        let (_, value) = self.variables.get(&*Self::key(name.as_ref()))?;
+        Some(value)
+    }
+
+    /// Sets a variable.
+    pub(crate) fn insert(&mut self, name: OsString, value: OsString) {
+        let key = Self::key(&name).into_owned();
+        self.variables.insert(key, (name, value));
+    }
+
+    /// Returns the text that a name is compared by.
+    fn key(name: &OsStr) -> Cow<'_, OsStr> {
+        if !FOLDS {
+            return Cow::Borrowed(name);
+        }
+        Cow::Owned(match name.to_str() {
+            Some(name) => variable_key(name).into(),
+            None => name.to_ascii_uppercase(),
+        })
+    }
+}
+
+impl<const FOLDS: bool> Extend<(OsString, OsString)> for Environment<FOLDS> {
+    fn extend<T: IntoIterator<Item = (OsString, OsString)>>(&mut self, variables: T) {
+        for (name, value) in variables {
+            self.insert(name, value);
+        }
+    }
+}
+
+impl<const FOLDS: bool> FromIterator<(OsString, OsString)> for Environment<FOLDS> {
+    fn from_iter<T: IntoIterator<Item = (OsString, OsString)>>(variables: T) -> Self {
+        let mut environment = Self {
+            variables: BTreeMap::new(),
+        };
+        environment.extend(variables);
+        environment
+    }
+}
+
+impl<const FOLDS: bool> IntoIterator for Environment<FOLDS> {
+    type Item = (OsString, OsString);
+    type IntoIter = std::collections::btree_map::IntoValues<OsString, (OsString, OsString)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.variables.into_values()
+    }
+}
 
 /// Returns the supervisor's own environment, without its private variables. Call this once: the
 /// environment never changes.
 pub fn inherited() -> Environment {
-    env::vars_os()
-        .map(|(name, value)| (key(&name), value))
-        .filter(|(name, _)| !name.to_str().is_some_and(environment::is_private))
-        .collect()
+    inherited_from(env::vars_os())
+}
+
+fn inherited_from<const FOLDS: bool>(
+    ours: impl Iterator<Item = (OsString, OsString)>,
+) -> Environment<FOLDS> {
+    let is_private = |name: &OsStr| {
+        let key = Environment::<FOLDS>::key(name);
+        key.to_str().is_some_and(environment::is_private)
+    };
+    ours.filter(|(name, _)| !is_private(name)).collect()
 }
 
 /// Returns the part of `ours` that a service and the commands of its account inherit. It is
@@ -38,31 +104,16 @@ pub(crate) fn inherited_by(
     let Some(user) = user else {
         return ours.clone();
     };
-    let is_named = |name: &str| {
-        let named = spec.inherit_env().iter().map(String::as_str);
-        environment::BASE
-            .into_iter()
-            .chain(named)
-            .any(|it| it == name)
-    };
-    let passed = ours
-        .iter()
-        .filter(|(name, _)| name.to_str().is_some_and(is_named));
-    let mut inherited: Environment = passed
-        .map(|(name, value)| (name.clone(), value.clone()))
+    let named = spec.inherit_env().iter().map(String::as_str);
+    let named = environment::BASE.into_iter().chain(named);
+    let named: BTreeSet<_> = named
+        .map(|name| Environment::<{ cfg!(windows) }>::key(name.as_ref()))
         .collect();
+    let passed = ours.variables.iter();
+    let passed = passed.filter(|(key, _)| named.contains(&Cow::Borrowed(&***key)));
+    let mut inherited: Environment = passed.map(|(_, variable)| variable.clone()).collect();
     inherited.extend(user.environment());
     inherited
-}
-
-/// Returns the key of a variable's name. Windows treats `Path` and `PATH` as one variable, so the
-/// keys are equal there.
-fn key(name: impl AsRef<OsStr>) -> OsString {
-    if cfg!(windows) {
-        name.as_ref().to_ascii_uppercase()
-    } else {
-        name.as_ref().to_owned()
-    }
 }
 
 /// Returns the service's working directory: `working_dir`, relative to the manifest's directory,
@@ -115,20 +166,20 @@ pub(crate) fn environment(
         let variables = env_file::parse(&text)
             .map_err(|mistake| format!("env_file {}, {mistake}", path.display()))?;
         for variable in variables {
-            environment.insert(key(variable.name), variable.value.into());
+            environment.insert(variable.name.into(), variable.value.into());
         }
     }
     let mut own = Vec::new();
     for (name, value) in spec.env().iter() {
         let value = expand(value, &environment).map_err(|missing| {
-            let hint = if ours.contains_key(&key(missing)) {
+            let hint = if ours.get(missing).is_some() {
                 format!(" (add it to `inherit_env = [\"{missing}\"]`)")
             } else {
                 " (set it, or write `$${` for a literal `${`)".to_owned()
             };
             StartFailure::Missing(format!("env {name}: `${{{missing}}}` is not set{hint}"))
         })?;
-        own.push((key(name), value));
+        own.push((name.into(), value));
     }
     environment.extend(own);
     Ok(environment)
@@ -190,7 +241,7 @@ fn expand<'a>(text: &'a str, environment: &Environment) -> Result<OsString, &'a 
             rest = reference;
             break;
         };
-        expanded.push(environment.get(&key(name)).ok_or(name)?);
+        expanded.push(environment.get(name).ok_or(name)?);
         rest = after;
     }
     expanded.push(rest);
@@ -287,8 +338,9 @@ mod tests {
     #[test]
     fn values_refer_to_what_was_there() {
         let environment = [("PATH", "/bin"), ("EMPTY", "")]
-            .map(|(name, value)| (key(name), OsString::from(value)))
-            .into();
+            .map(|(name, value)| (name.into(), value.into()))
+            .into_iter()
+            .collect();
         for (text, expect) in [
             ("/opt:${PATH}:${EMPTY}x", Ok("/opt:/bin:x")),
             ("${PATH}${PATH}", Ok("/bin/bin")),
@@ -299,5 +351,40 @@ mod tests {
         ] {
             assert_eq!(expand(text, &environment), expect.map(Into::into), "{text}");
         }
+    }
+
+    #[test]
+    fn names_of_windows_stay_as_given_and_are_looked_up_in_any_case() {
+        fn shown<const FOLDS: bool>(environment: Environment<FOLDS>) -> Vec<String> {
+            let show = |(name, value): (OsString, OsString)| {
+                format!("{}={}", name.display(), value.display())
+            };
+            environment.into_iter().map(show).collect()
+        }
+        let ours = [
+            ("windir", "w"),
+            ("Path", "p"),
+            ("mainstay_state_dir", "s"),
+            ("Größe", "g"),
+        ];
+        let ours = || {
+            ours.map(|(name, value)| (name.into(), value.into()))
+                .into_iter()
+        };
+        let mut windows: Environment<true> = inherited_from(ours());
+        assert_eq!(windows.get("WINDIR"), Some(&"w".into()));
+        assert_eq!(windows.get("größe"), Some(&"g".into()));
+        windows.extend([
+            ("path".into(), "q".into()),
+            ("MixedCase".into(), "x".into()),
+        ]);
+        assert_eq!(
+            shown(windows),
+            ["Größe=g", "MixedCase=x", "path=q", "windir=w"]
+        );
+        let unix: Environment<false> = inherited_from(ours());
+        assert_eq!(unix.get("WINDIR"), None);
+        let all = ["Größe=g", "Path=p", "mainstay_state_dir=s", "windir=w"];
+        assert_eq!(shown(unix), all);
     }
 }

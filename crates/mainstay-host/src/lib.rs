@@ -23,9 +23,9 @@ mod owner;
 pub mod preflight;
 pub mod runs;
 pub mod table;
+mod text;
 pub mod webhook;
 
 pub use self::host::{
-    Options, Orphans, Output, Services, Started, orphans, run, stop_without_supervisor,
-    table_height,
+    Options, Orphans, Output, Services, Started, Viewers, orphans, run, stop_without_supervisor,
 };

@@ -1,5 +1,6 @@
 //! Reads manifest files into specs, for every verb that takes a manifest.
 
+mod paths;
 mod render;
 mod writable;
 
@@ -9,13 +10,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::manifest::{self, Diagnostic, Format, Tool};
+use mainstay_core::manifest::{self, Diagnostic, Format, Platform, Tool};
 use mainstay_core::registry::TextDigest;
 use mainstay_core::spec::{ServiceName, Spec};
+use mainstay_core::suggest::did_you_mean;
 use mainstay_store::ledger::ManifestCopy;
 use mainstay_sys::guarded;
 
 use crate::output;
+
+/// The platform of this program.
+const HERE: Platform = if cfg!(windows) {
+    Platform::Windows
+} else {
+    Platform::Unix
+};
 
 /// The text of a manifest and its origin.
 pub struct Source {
@@ -83,8 +92,10 @@ impl Loaded {
 
     fn unknown(&self, name: &str) -> Failure {
         let known: Vec<&str> = self.specs.iter().map(|spec| spec.name().as_str()).collect();
+        let near = did_you_mean(name, known.iter().copied());
+        let near = near.map(|near| near + " ").unwrap_or_default();
         Failure::new(Code::Unknown, format!("the manifest has no service {name}"))
-            .hint(format!("its services: {}", known.join(", ")))
+            .hint(format!("{near}its services: {}", known.join(", ")))
     }
 }
 
@@ -145,7 +156,8 @@ impl Source {
                 io::ErrorKind::PermissionDenied => Code::PermissionDenied,
                 _ => Code::InvalidManifest,
             };
-            let failure = Failure::new(code, format!("cannot read {name}: {error}"));
+            let message = format!("cannot read {name}: {error}");
+            let failure = Failure::new(code, message).caused_by(&error);
             match error.kind() {
                 io::ErrorKind::NotFound => {
                     failure.hint("a manifest is usually named mainstay.toml")
@@ -208,15 +220,20 @@ impl Source {
         &self.name
     }
 
-    /// Parses the manifest, and checks the permissions of the files that a privileged account would
-    /// run.
+    /// Parses the manifest, and checks the rules of this platform, the paths of programs, and the
+    /// permissions of the files that a privileged account would run.
     pub fn specs(&self) -> Result<Vec<Spec>, Vec<Diagnostic>> {
         let specs = manifest::parse(&self.text, self.format)?;
-        let mut found: Vec<Diagnostic> = specs
+        let writable = specs
             .iter()
             .flat_map(|spec| writable::problems(spec, &self.dir))
-            .map(|problem| problem.diagnostic(&self.text, self.format))
-            .collect();
+            .map(|problem| problem.diagnostic(&self.text, self.format));
+        let paths = specs
+            .iter()
+            .flat_map(|spec| paths::problems(spec, &self.dir))
+            .map(|problem| problem.diagnostic(&self.text, self.format));
+        let mut found = manifest::unusable(&self.text, self.format, &specs, HERE);
+        found.extend(writable.chain(paths));
         found.sort_by_key(|diagnostic| diagnostic.span.start);
         if found.is_empty() {
             Ok(specs)

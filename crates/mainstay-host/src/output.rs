@@ -3,10 +3,14 @@
 //! A reader that closes early (`| head`) is not an error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::terminal::{Allow, Escaper, escape};
 use serde::Serialize;
+
+use crate::text::wrap;
 
 const RESET: &str = "\x1b[0m";
 
@@ -33,6 +37,15 @@ impl Painted {
     /// Returns the text without colours.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Appends another text with its colours.
+    pub(crate) fn append(&mut self, other: &Self) {
+        let start = self.text.len();
+        self.text.push_str(&other.text);
+        let marks = other.marks.iter();
+        self.marks
+            .extend(marks.map(|(at, mark)| (start + at, *mark)));
     }
 
     pub(crate) fn trim_end(&mut self) {
@@ -163,14 +176,13 @@ impl Composer {
         self
     }
 
-    /// Appends sequences that this program made.
-    /// Adds a control sequence of ours.
+    /// Appends a sequence that this program made.
     pub(crate) fn own(mut self, sequence: &str) -> Self {
         let _ = self.0.own(sequence);
         self
     }
 
-    /// Adds text with its colours.
+    /// Appends text with its colours.
     pub(crate) fn painted(mut self, painted: &Painted) -> Self {
         let _ = self.0.painted(painted);
         self
@@ -218,20 +230,37 @@ pub fn painted(painted: &Painted) -> Result<(), Failure> {
     ignore_closed(out.painted(painted).and_then(|()| out.flush()))
 }
 
-/// Writes one JSON document, indented, and a newline.
+/// Set when this process has written its JSON document.
+static HAS_DOCUMENT: AtomicBool = AtomicBool::new(false);
+
+/// Writes the JSON document of this process, indented, and a newline.
 pub fn document(document: &impl Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(document)
-        .map_err(|error| Failure::new(Code::Failed, format!("cannot write JSON: {error}")))?;
+    let json = serde_json::to_string_pretty(document).map_err(unencodable)?;
+    HAS_DOCUMENT.store(true, Ordering::Relaxed);
     text(&(json + "\n"))
+}
+
+/// Writes an error as one line of JSON, unless this process has written its document. To a stream
+/// of JSON lines, the error is the last one.
+pub fn error_document(error: &impl Serialize) -> Result<(), Failure> {
+    if HAS_DOCUMENT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let json = serde_json::to_string(error).map_err(unencodable)?;
+    text(&(json + "\n"))
+}
+
+fn unencodable(error: serde_json::Error) -> Failure {
+    Failure::new(Code::Failed, format!("cannot write JSON: {error}"))
 }
 
 /// Converts the result of a write to standard output. A closed pipe counts as success.
 pub fn ignore_closed(result: io::Result<()>) -> Result<(), Failure> {
     match result {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-            Code::CannotWrite,
-            format!("cannot write to standard output: {error}"),
-        )),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let message = format!("cannot write to standard output: {error}");
+            Err(Failure::new(Code::CannotWrite, message).caused_by(&error))
+        }
         _ => Ok(()),
     }
 }
@@ -241,11 +270,39 @@ pub fn complain(text: &impl std::fmt::Display) {
     let _ = complaints(Foreign::Text).foreign(format!("{text}\n").as_bytes());
 }
 
+/// Writes a note or a warning to standard error, unless output is quiet.
+pub fn remark(text: &impl std::fmt::Display) {
+    if !is_quiet() {
+        complain(text);
+    }
+}
+
+/// Writes the confirmation of a change to standard output, unless output is quiet.
+pub fn confirm(confirmation: &str) -> Result<(), Failure> {
+    if is_quiet() {
+        return Ok(());
+    }
+    text(confirmation)
+}
+
 /// Writes the failure of a verb to standard error. The report may contain colours; its text has
-/// been escaped.
+/// been escaped. Verbose output adds the causes and the exit code.
 pub fn fail(failure: &Failure) {
     let _ = complaints(Foreign::Coloured).foreign(failure.preface().as_bytes());
     complain(&failure.summary());
+    if VERBOSITY.get() == Some(&Verbosity::Verbose) {
+        let causes = failure.causes().iter();
+        causes.for_each(|cause| complain(&format!("cause: {cause}")));
+        let (number, name) = (failure.code() as u8, failure.code().name());
+        complain(&format!(
+            "exit code: {number} ({name}); see `mainstay explain {name}`"
+        ));
+    }
+}
+
+/// Breaks a text into lines of at most this width, at spaces if possible.
+pub fn wrapped(text: &str, columns: usize) -> impl Iterator<Item = &str> {
+    wrap(text, columns)
 }
 
 /// Returns `text` in a form that occupies one line on a terminal: control characters and line
@@ -269,8 +326,8 @@ pub fn is_terminal() -> bool {
     stdout().is_terminal()
 }
 
-/// Returns whether standard error shows colours: if it is a terminal, unless the environment
-/// decides otherwise (no-color.org, bixense.com/clicolors).
+/// Returns whether standard error shows colours: if it is a terminal that can, unless the
+/// environment decides otherwise (no-color.org, bixense.com/clicolors).
 pub(crate) fn stderr_has_colour() -> bool {
     has_colour(&stderr())
 }
@@ -280,26 +337,66 @@ pub fn stdout_has_colour() -> bool {
     has_colour(&stdout())
 }
 
+/// The choice of the user, if there is one.
+static CHOICE: OnceLock<bool> = OnceLock::new();
+
+/// Sets whether output has colours, once. Otherwise the environment and the terminal decide.
+pub fn set_colour(choice: bool) {
+    // Only the first choice counts.
+    let _ = CHOICE.set(choice);
+}
+
+/// The amount of output beside what a verb was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Errors with their causes.
+    Verbose,
+}
+
+/// The choice of the user, if there is one.
+static VERBOSITY: OnceLock<Verbosity> = OnceLock::new();
+
+/// Sets the amount of output, once.
+pub fn set_verbosity(choice: Verbosity) {
+    // Only the first choice counts.
+    let _ = VERBOSITY.set(choice);
+}
+
+/// Returns whether confirmations, notes and warnings are left out.
+pub fn is_quiet() -> bool {
+    VERBOSITY.get() == Some(&Verbosity::Quiet)
+}
+
 fn has_colour(stream: &impl io::IsTerminal) -> bool {
+    if let Some(choice) = CHOICE.get() {
+        return *choice;
+    }
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_forced =
         std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
-    !is_set("NO_COLOR") && (is_forced || stream.is_terminal())
+    !is_set("NO_COLOR") && (is_forced || stream.is_terminal() && !is_dumb())
 }
 
-/// Returns the number of lines of the terminal at standard output; `None` if it is not a terminal,
-/// or the size is unknown.
-pub fn terminal_height() -> Option<usize> {
-    terminal_size().map(|(rows, _)| rows)
+/// Returns whether the terminal obeys no control sequences, such as that of an editor.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Returns the lines and columns of the terminal at standard output, or `None` as above.
+/// Returns the number of columns of the terminal at standard output; `None` as below.
+pub fn terminal_width() -> Option<usize> {
+    terminal_size().map(|(_, columns)| columns)
+}
+
+/// Returns the lines and columns of the terminal at standard output; `None` if it is not a
+/// terminal, or the size is unknown.
 pub fn terminal_size() -> Option<(usize, usize)> {
     #[cfg(unix)]
     let size = rustix::termios::tcgetwinsize(stdout())
         .ok()
         .map(|size| (size.ws_row.into(), size.ws_col.into()));
-    #[cfg(not(unix))]
-    let size = is_terminal().then_some((24, 80));
+    #[cfg(windows)]
+    let size = mainstay_sys::console_size(&stdout());
     size.filter(|&(rows, columns)| rows > 0 && columns > 0)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::spec::{Account, Argv, Need, OnAlert, Spec};
+use mainstay_core::spec::{Account, Argv, Encoding, Need, OnAlert, Spec};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
 use mainstay_sys::{aside, guarded};
@@ -200,7 +200,7 @@ fn unusable_helpers(
     manifest_dir: &Path,
     environment: &launch::Environment,
 ) -> Vec<String> {
-    let commands = runs::commands(spec).filter(|(key, _)| *key != "command");
+    let commands = spec.commands().filter(|(key, _)| *key != "command");
     let unusable = commands.filter_map(|(key, argv)| {
         let Problem { why, hint, .. } =
             check_program(key, argv, manifest_dir, environment).err()?;
@@ -280,6 +280,13 @@ pub fn losses(spec: &Spec) -> Vec<String> {
                 "`sandbox.capabilities`: {name} is ignored, because the supervisor does not have it"
             ));
         }
+    }
+    if spec.log().encoding() == Encoding::Oem && sys::oem_code_page().is_none() {
+        lose(
+            "`log.encoding` has no effect: the OEM code page of this system is not a single-byte \
+             code page"
+                .to_owned(),
+        );
     }
     if spec.http().is_some() {
         lose("`http` is not supported by this version".to_owned());

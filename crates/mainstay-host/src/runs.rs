@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::spec::{Account, Argv, OnAlert, Probe, Ready, Reload, Spec, Still};
+use mainstay_core::spec::{Account, Spec};
 use mainstay_sys as sys;
 
 use crate::launch;
@@ -23,36 +23,6 @@ pub(crate) struct Exposed {
     pub(crate) cure: String,
 }
 
-/// Returns the commands of a service, each with its manifest key.
-pub(crate) fn commands(spec: &Spec) -> impl Iterator<Item = (&'static str, &Argv)> {
-    let ready = match spec.start().ready() {
-        Some(Ready::Probe(probe)) => exec(probe),
-        _ => None,
-    };
-    let reload = match spec.reload() {
-        Some(Reload::Exec(argv)) => Some(argv),
-        _ => None,
-    };
-    let still = spec.snapshot().map(|snapshot| snapshot.still());
-    let (quiesce, thaw) = match still {
-        Some(Still::Commands { quiesce, thaw }) => (Some(quiesce), thaw.as_ref()),
-        _ => (None, None),
-    };
-    let commands = [
-        ("command", Some(spec.command())),
-        ("start", ready),
-        ("liveness", spec.liveness().and_then(|it| exec(it.probe()))),
-        ("reload", reload),
-        ("snapshot", quiesce),
-        ("snapshot", thaw),
-        ("on_alert", spec.on_alert().and_then(OnAlert::exec)),
-    ];
-    let waits = spec.wait_for().iter();
-    let waits = waits.map(|it| ("wait_for", exec(it.probe())));
-    let commands = commands.into_iter().chain(waits);
-    commands.filter_map(|(key, argv)| Some((key, argv?)))
-}
-
 /// Returns every file that decides what a service executes, each with its manifest key. Relative
 /// paths are relative to `dir`; names are looked up in `search`. Files that cannot be found are
 /// left out.
@@ -61,19 +31,12 @@ pub(crate) fn files<'s>(
     dir: &'s Path,
     search: Option<&'s OsStr>,
 ) -> impl Iterator<Item = (&'static str, PathBuf)> + 's {
-    let programs = commands(spec).filter_map(move |(key, argv)| {
+    let programs = spec.commands().filter_map(move |(key, argv)| {
         let found = launch::find_program(argv.program(), dir, search).ok()?;
         Some((key, found))
     });
     let env_file = spec.env_file().map(|path| ("env_file", dir.join(path)));
     env_file.into_iter().chain(programs)
-}
-
-fn exec(probe: &Probe) -> Option<&Argv> {
-    match probe {
-        Probe::Exec(argv) => Some(argv),
-        _ => None,
-    }
 }
 
 /// Describes how another account may change a file, or the interpreter that it names. `None` if no

@@ -13,6 +13,7 @@ use mainstay_core::alert::{Answer, SigningKeys};
 use mainstay_core::engine::Human;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Webhook;
+use mainstay_core::trace::TraceContext;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
 use serde::{Deserialize, Serialize};
@@ -42,15 +43,18 @@ struct Request {
     timeout: Duration,
     id: String,
     document: String,
+    /// Further headers: the trace context of the request that caused the alert.
+    headers: Vec<(String, String)>,
 }
 
 /// Returns the request for an attempt, as the process reads it.
 pub(crate) fn request(
     webhook: &Webhook,
     dir: &Path,
-    id: &str,
-    document: &str,
+    (id, document): (&str, &str),
+    cause: Option<&TraceContext>,
 ) -> Result<Vec<u8>, String> {
+    let headers = cause.into_iter().flat_map(TraceContext::headers);
     let request = Request {
         url: webhook.url().reveal().to_owned(),
         is_local: webhook.url().is_local(),
@@ -60,6 +64,9 @@ pub(crate) fn request(
         timeout: webhook.timeout(),
         id: id.to_owned(),
         document: document.to_owned(),
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
     };
     serde_json::to_vec(&request).map_err(|error| format!("create the request: {error}"))
 }
@@ -128,8 +135,10 @@ impl Request {
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let document = self.document.as_bytes();
-        let answer = agent
-            .post(&self.url)
+        let post = agent.post(&self.url);
+        let headers = self.headers.iter();
+        let post = headers.fold(post, |post, (name, value)| post.header(name, value));
+        let answer = post
             .header("content-type", "application/json")
             .header("webhook-id", &self.id)
             .header("webhook-timestamp", timestamp.to_string())

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::log::Line;
 use mainstay_core::log::Stream;
+use mainstay_core::log::encoding::Decoder;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::refine::{Origin, Record, Refiner, Unfinished};
 use mainstay_core::slab::Slab;
-use mainstay_core::spec::{LogFormat, ServiceName};
+use mainstay_core::spec::{Encoding, LogFormat, ServiceName};
 use regex::bytes::Regex;
 
 use super::compress::Compressor;
@@ -71,7 +72,14 @@ struct Channel {
     log: usize,
     stream: Option<Stream>,
     run: Run,
+    /// The transcoding of what the pipe yields to the text that everything but a raw file gets.
+    decoder: Option<Decoder>,
     refiner: Option<Refiner>,
+    /// Set if the file gets the bytes of the pipe.
+    is_copied: bool,
+    /// Set if an unfinished line in the file can be ended. In UTF-16, the byte of a line end would
+    /// shift all that follows.
+    can_end_line: bool,
     sinks: Sinks,
     lines: Lines,
     expected: Option<Expected>,
@@ -180,12 +188,19 @@ impl Capture {
         let sinks = self
             .sinks
             .open(service, wanted.policy.sinks(), &wanted.manifest_dir);
+        let policy = &wanted.policy;
+        let decoder = Decoder::new(policy.encoding(), mainstay_sys::oem_code_page);
+        let refiner = Refiner::new(policy, &self.key, !sinks.is_empty());
+        let is_raw = policy.format() == LogFormat::Raw;
         self.channels.add(Channel {
             service: service.clone(),
             log,
             stream,
             run: Run::default(),
-            refiner: Refiner::new(&wanted.policy, &self.key, !sinks.is_empty()),
+            is_copied: is_raw && (refiner.is_none() || decoder.is_some()),
+            can_end_line: !is_raw || policy.encoding() != Encoding::Utf16Le,
+            decoder,
+            refiner,
             sinks,
             lines: Lines::default(),
             expected: None,
@@ -194,6 +209,9 @@ impl Capture {
 
     /// Closes a source that yields no more bytes.
     pub(super) fn close(&mut self, source: SourceId) {
+        if self.channels.get(source).is_some() {
+            self.end_characters(source);
+        }
         let Some(mut channel) = self.channels.take(source) else {
             return;
         };
@@ -205,7 +223,9 @@ impl Capture {
             return;
         }
         if let Some(mut log) = self.logs.take(channel.log) {
-            log.file.end_line();
+            if channel.can_end_line {
+                log.file.end_line();
+            }
             log.file.finish();
             self.tally_is_due |= report(&*self.events, &mut log);
             self.lost += log.file.lost();
@@ -239,10 +259,28 @@ impl Capture {
 
     /// Ends the unfinished line of the last run, all of whose output has been read.
     pub(super) fn ended(&mut self, source: SourceId) {
-        let log = &mut self.logs[self.channels[source].log];
-        log.file.end_line();
+        self.end_characters(source);
+        let channel = &self.channels[source];
+        let log = &mut self.logs[channel.log];
+        if channel.can_end_line {
+            log.file.end_line();
+        }
         self.tally_is_due |= report(&*self.events, log);
         self.record_losses();
+    }
+
+    /// Ends the output of a run. A character whose last bytes are missing becomes U+FFFD.
+    fn end_characters(&mut self, source: SourceId) {
+        let channel = &mut self.channels[source];
+        let Some(decoder) = channel.decoder.take_if(Decoder::end) else {
+            return;
+        };
+        let is_copied = channel.is_copied;
+        self.refine(source, "\u{fffd}".as_bytes(), Unfinished::Take);
+        if !is_copied {
+            self.put(source, &[]);
+        }
+        self.channels[source].decoder = Some(decoder);
     }
 
     /// Attributes the following bytes to another run.
@@ -281,8 +319,13 @@ impl Capture {
     ) -> usize {
         self.refined.clear();
         let channel = &mut self.channels[source];
+        let mut decoder = channel.decoder.take();
+        let text = match &mut decoder {
+            Some(decoder) => decoder.decode(input).as_bytes(),
+            None => input,
+        };
         let mut shown = Vec::new();
-        let mut taken = input.len();
+        let mut taken = text.len();
         if let Some(refiner) = &mut channel.refiner {
             let origin = Origin {
                 service: channel.service.as_str(),
@@ -310,14 +353,14 @@ impl Capture {
                     terminal.render(service, record.message, &mut shown);
                 }
             };
-            taken = refiner.refine(input, unfinished, &origin, &mut self.refined, &mut each);
+            taken = refiner.refine(text, unfinished, &origin, &mut self.refined, &mut each);
             channel.sinks.flush();
         }
         let is_plain = channel.refiner.is_none();
         let expected = &mut channel.expected;
         let mut last = self.remembered.get_mut(&channel.service);
         if expected.is_some() || is_plain && (self.terminal.is_some() || last.is_some()) {
-            channel.lines.feed(&input[..taken], |line| {
+            channel.lines.feed(&text[..taken], |line| {
                 if let Some(found) = expected.take_if(|expected| expected.regex.is_match(line)) {
                     self.found.push(LogEvent::Matched {
                         service: channel.service.clone(),
@@ -337,6 +380,11 @@ impl Capture {
         if let Some(terminal) = &mut self.terminal {
             terminal.show(shown);
         }
+        if let Some(decoder) = &mut decoder {
+            let is_last = unfinished == Unfinished::Take || is_plain;
+            taken = decoder.consume(taken, input, is_last);
+        }
+        channel.decoder = decoder;
         taken
     }
 
@@ -350,9 +398,10 @@ impl Capture {
     pub(super) fn write(&mut self, source: SourceId, taken: &[u8]) {
         let channel = &self.channels[source];
         let log = &mut self.logs[channel.log];
-        match channel.refiner {
-            Some(_) => log.file.write(&self.refined),
-            None => log.file.write(taken),
+        if channel.is_copied {
+            log.file.write(taken);
+        } else {
+            log.file.write(&self.refined);
         }
         self.tally_is_due |= report(&*self.events, log);
     }

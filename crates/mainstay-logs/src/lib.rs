@@ -453,9 +453,14 @@ impl Logs {
     fn open_with(&self, service: &ServiceName, limits: Limits) -> io::Result<LogEnds> {
         let mut wanted = Wanted::new(service.clone(), LogPolicy::default(), Path::new(""));
         wanted.limits = limits;
+        self.open_wanted(&wanted)
+    }
+
+    #[cfg(all(test, unix))]
+    fn open_wanted(&self, wanted: &Wanted) -> io::Result<LogEnds> {
         let (reader, stdout) = io::pipe()?;
-        let ours = Arc::new(OurEnd::new(service.to_string(), reader, false));
-        self.collector.open(&wanted, None, Arc::clone(&ours))?;
+        let ours = Arc::new(OurEnd::new(wanted.service.to_string(), reader, false));
+        self.collector.open(wanted, None, Arc::clone(&ours))?;
         Ok(LogEnds {
             stdout,
             stderr: None,

@@ -8,6 +8,8 @@
 
 #[cfg(unix)]
 use std::collections::VecDeque;
+#[cfg(all(unix, not(target_os = "linux")))]
+use std::io::pipe as output_pipe;
 use std::io::{self, PipeReader, PipeWriter};
 use std::path::Path;
 #[cfg(target_os = "linux")]
@@ -19,6 +21,8 @@ use mainstay_core::spec::{LogPolicy, ServiceName, Streams};
 use mainstay_sys as sys;
 #[cfg(target_os = "linux")]
 use mainstay_sys::Keeper;
+#[cfg(windows)]
+use mainstay_sys::output_pipe;
 #[cfg(target_os = "linux")]
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 #[cfg(target_os = "linux")]
@@ -180,7 +184,7 @@ impl Pipes {
 
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     fn pipe(&mut self, name: String, _owner: Option<&sys::User>) -> io::Result<Pipe> {
-        let (reader, writer) = io::pipe()?;
+        let (reader, writer) = output_pipe()?;
         Ok(Pipe {
             ours: OurEnd::new(name, reader, true),
             writer,

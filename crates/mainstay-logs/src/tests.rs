@@ -10,6 +10,8 @@ use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::log::{CURRENT, Stamp};
 use mainstay_core::spec::ServiceName;
 
+#[cfg(unix)]
+use super::Wanted;
 use super::file::Limits;
 use super::{LogEvent, Logs, Lost, Pipes, Places, Scope, Summary};
 
@@ -173,6 +175,99 @@ fn services_do_not_disturb_each_other() {
     for name in &names {
         check_numbered(&dir.0.join(name.as_str()), 20_000);
     }
+}
+
+/// Returns the log of a service that writes `chunks` one by one, with `log` in its manifest.
+#[cfg(unix)]
+fn logged(what: &str, log: &str, chunks: &[&[u8]]) -> String {
+    let dir = TempDir::new(what);
+    let logs = start(dir.0.clone(), ignore);
+    let wanted = Wanted::new(name("a"), policy(log), Path::new(""));
+    let ends = logs.open_wanted(&wanted).unwrap();
+    for chunk in chunks {
+        ends.stdout().write_all(chunk).unwrap();
+    }
+    drop(ends);
+    close(logs);
+    String::from_utf8(all(&dir.0.join("a"))).unwrap()
+}
+
+/// Returns the log of a service whose pipes are closed before the logs are.
+#[cfg(unix)]
+fn log_of_closed_pipes(what: &str, log: &str, bytes: &[u8]) -> String {
+    let dir = TempDir::new(what);
+    let logs = start(dir.0.clone(), ignore);
+    let wanted = Wanted::new(name("a"), policy(log), Path::new(""));
+    let ends = logs.open_wanted(&wanted).unwrap();
+    ends.stdout().write_all(bytes).unwrap();
+    logs.close_pipes(&name("a"));
+    close(logs);
+    String::from_utf8(all(&dir.0.join("a"))).unwrap()
+}
+
+#[cfg(unix)]
+fn policy(log: &str) -> mainstay_core::spec::LogPolicy {
+    let text = format!("[service.a]\ncommand = ['a']\nlog = {{ {log} }}");
+    let specs = mainstay_core::manifest::parse(&text, mainstay_core::manifest::Format::Toml);
+    specs.unwrap()[0].log().clone()
+}
+
+/// Returns the lines of a text log without their times.
+#[cfg(unix)]
+fn without_times(log: &str) -> Vec<&str> {
+    let lines = log.lines().map(|line| line.split_once(' ').unwrap().1);
+    lines.collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn utf16_becomes_whole_lines_wherever_reads_end() {
+    let text = "\u{feff}größer\r\nkurz\r\n\r\n😀 ਊ ਍\r\nno end";
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let expect = ["größer", "kurz", "", "😀 ਊ ਍", "no end"];
+    for size in [1, 3, 7, bytes.len()] {
+        let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
+        let log = "format = 'text', encoding = 'utf-16le'";
+        assert_eq!(without_times(&logged("utf16", log, &chunks)), expect);
+    }
+    let long = "ä".repeat(50_000) + "\nend\n";
+    let bytes: Vec<u8> = long.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let chunks: Vec<&[u8]> = bytes.chunks(10_001).collect();
+    let log = logged(
+        "utf16-long",
+        "format = 'text', encoding = 'utf-16le'",
+        &chunks,
+    );
+    let lines = without_times(&log);
+    assert_eq!(lines.last(), Some(&"end"));
+    assert_eq!(lines[..lines.len() - 1].concat() + "\nend\n", long);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_code_page_becomes_utf8_and_is_redacted() {
+    let bytes: &[u8] = b"{\"k\":\"gr\xfc\xdfe\"}\n\x80 mail a@example.com\n";
+    let log = "format = 'json', encoding = 'cp1252', redact = ['email']";
+    let log = logged("cp1252", log, &[bytes]);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines[0].contains(r#""fields":{"k":"grüße"}"#), "{log}");
+    assert!(lines[1].contains(r#""message":"€ mail [email]""#), "{log}");
+    assert!(!log.contains("lossy"), "{log}");
+}
+
+/// The raw format keeps the bytes, and everything else sees the text.
+#[cfg(unix)]
+#[test]
+fn raw_stays_raw_whatever_the_encoding() {
+    let bytes = b"r\0e\0a\0d\0y\0\n\0x\0";
+    let log = logged("raw-utf16", "encoding = 'utf-16le'", &[bytes]);
+    assert_eq!(log.as_bytes(), bytes);
+    let log = log_of_closed_pipes("raw-utf16-closed", "encoding = 'utf-16le'", bytes);
+    assert_eq!(
+        log.as_bytes(),
+        bytes,
+        "no byte shifts what a later run writes"
+    );
 }
 
 /// However far the log thread is behind, each run's output is attributed to that run.

@@ -12,5 +12,5 @@ pub fn file_failure(operation: &str, path: &Path, error: &io::Error) -> Failure 
         _ => Code::CannotWrite,
     };
     let message = format!("cannot {operation} {}: {error}", path.display());
-    Failure::new(code, message)
+    Failure::new(code, message).caused_by(error)
 }

@@ -15,6 +15,7 @@
 //!                           (`completed.rs`)
 //! STATE/start-failure.json  the cause if the last start of a host failed (`start_failure.rs`)
 //! STATE/control.sock        the control socket, docs/control.md (a named pipe on Windows)
+//! STATE/viewers/            the socket of a group that may view, if there is one (Unix)
 //! STATE/logs/NAME/          the output of a service
 //! STATE/events/NAME/        the events of a service (`mainstay-logs/src/events.rs`)
 //! STATE/redaction.key       the key with which `redact_with = "hash"` hides values
@@ -39,6 +40,7 @@ use mainstay::Scope;
 use mainstay_core::failure::{Code, Failure, disk_hint};
 #[cfg(unix)]
 use mainstay_core::layout::installed_place;
+use mainstay_core::layout::viewers_dir;
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{ServiceName, SnapshotPolicy};
 use mainstay_sys as sys;
@@ -192,6 +194,51 @@ impl StateDir {
     /// Returns the directory of notification sockets.
     pub fn notify_dir(&self) -> PathBuf {
         self.path.join("notify")
+    }
+
+    /// Returns the directory with the socket of a group that may view.
+    pub fn viewers_dir(&self) -> PathBuf {
+        viewers_dir(&self.path)
+    }
+
+    /// Creates the directory with the socket of a group that may view. Its members can pass through
+    /// the state directory to it, but cannot list or read anything else.
+    #[cfg(unix)]
+    pub fn admit_viewers(&self, group: u32) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+        let dir = self.viewers_dir();
+        create_private_dir(&dir)?;
+        let mode = fs::metadata(&self.path)?.mode() & 0o7777;
+        for (dir, mode) in [(&dir, 0o750), (&self.path, mode | 0o010)] {
+            chown(dir, None, Some(group))?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
+
+    /// Groups cannot be admitted on Windows.
+    #[cfg(windows)]
+    pub fn admit_viewers(&self, _group: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Undoes what an earlier supervisor did to admit a group, if one did.
+    pub fn dismiss_viewers(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.viewers_dir()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+            let mode = fs::metadata(&self.path)?.mode() & 0o7777;
+            chown(&self.path, None, Some(rustix::process::getegid().as_raw()))?;
+            // Services of other accounts may need to pass through as well.
+            if mode & 0o001 == 0 {
+                fs::set_permissions(&self.path, fs::Permissions::from_mode(mode & !0o010))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns a service's own writable directory.

@@ -100,6 +100,7 @@ pub fn denied(operation: &str, path: &Path, error: &io::Error) -> Failure {
         None => Failure::new(Code::PermissionDenied, format!("{operation}: {error}"))
             .hint(run_as_administrator()),
     }
+    .caused_by(error)
 }
 
 /// The number of symbolic links that are followed to the component that denies access.

@@ -109,7 +109,7 @@ pub async fn aside<T: Send + 'static>(
 ) -> io::Result<T> {
     let (done, answer) = oneshot::channel();
     let seat = Seat::take(&QUESTIONS, &[subject.into()]).map_err(|(_, error)| error)?;
-    in_thread(seat, move |_| drop(done.send(work())))?;
+    in_thread(seat, move |_| work(), |result| drop(done.send(result)))?;
     let gone = |_| io::Error::other("the check ended without a result");
     answer.await.map_err(gone)
 }
@@ -158,7 +158,7 @@ fn answer_in_time<T: Send + 'static>(
     work: impl FnOnce(&Seat) -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, answer) = mpsc::channel();
-    in_thread(seat, move |seat| drop(done.send(work(seat))))?;
+    in_thread(seat, work, move |result| drop(done.send(result)))?;
     answer.recv_timeout(CALL_TIMEOUT).map_err(|_| {
         let why = format!(
             "no response within {}; the file system may be unresponsive",
@@ -168,8 +168,18 @@ fn answer_in_time<T: Send + 'static>(
     })
 }
 
-fn in_thread(seat: Seat, work: impl FnOnce(&Seat) + Send + 'static) -> io::Result<()> {
-    let seated = move || work(&seat);
+/// Does work in a thread, and passes on the result. The seat is free by then: the next question may
+/// follow at once.
+fn in_thread<T>(
+    seat: Seat,
+    work: impl FnOnce(&Seat) -> T + Send + 'static,
+    done: impl FnOnce(T) + Send + 'static,
+) -> io::Result<()> {
+    let seated = move || {
+        let result = work(&seat);
+        drop(seat);
+        done(result);
+    };
     threads::spawn("mainstay-aside", Stack::Large, seated).map(drop)
 }
 

@@ -55,10 +55,6 @@ mod unix;
 mod windows;
 // The pure parts of the Windows module are tested on every system.
 #[cfg(all(test, not(windows)))]
-#[path = "windows/text.rs"]
-mod windows_text;
-
-#[cfg(all(test, not(windows)))]
 #[path = "windows/acl.rs"]
 mod windows_acl;
 
@@ -79,9 +75,10 @@ pub use linux::{
 };
 #[cfg(unix)]
 pub use posix::{
-    Socket, Stream, User, connect_unix, exposure, lacking_capabilities, lacks_interpreter, listen,
-    null, open_own, probe_unix, read_from_start, receive_signals, refused_limit, refused_settings,
-    share, stream, utc_offset, why_not_executed, write_at,
+    Socket, Stream, User, connect_unix, exposure, group_named, has_group, lacking_capabilities,
+    lacks_interpreter, listen, null, oem_code_page, open_own, probe_unix, read_from_start,
+    receive_signals, refused_limit, refused_settings, share, stream, unusable_paths, utc_offset,
+    why_not_executed, write_at,
 };
 #[cfg(unix)]
 pub use privilege::{current_uid, is_current_user, is_privileged};
@@ -95,15 +92,15 @@ pub use process::{
 pub use unix::{Processes, Tree};
 #[cfg(windows)]
 pub use windows::access::{
-    Access, Account, entrust, exposure as acl_exposure, exposure_of_program, is_foreign,
+    Access, Account, Visibility, entrust, exposure as acl_exposure, exposure_of_program, is_foreign,
 };
 #[cfg(windows)]
-pub use windows::pipe::{Instance, create_pipe, pipe_server};
+pub use windows::pipe::{Instance, create_pipe, output_pipe, pipe_server};
 #[cfg(windows)]
 pub use windows::sockets::{Socket, listen, share};
 #[cfg(windows)]
 pub use windows::{
-    Processes, Stream, Tree, User, exposure, is_current_user, is_dead, is_privileged,
-    lacking_capabilities, null, open_own, read_from_start, refused_limit, refused_settings,
-    run_as_helper, stream, utc_offset, write_at, yield_to_others,
+    Processes, Stream, Tree, User, console_size, exposure, is_current_user, is_dead, is_privileged,
+    lacking_capabilities, null, oem_code_page, open_own, read_from_start, refused_limit,
+    refused_settings, run_as_helper, stream, unusable_paths, utc_offset, write_at, yield_to_others,
 };

@@ -68,6 +68,14 @@ impl Terminal {
         typed.expect("somebody has the terminal");
     }
 
+    /// Changes the size of the terminal.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        tcsetwinsize(&self.keyboard, size(rows, columns)).expect("a terminal");
+    }
+
     /// Sends SIGINT to the process.
     pub fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -108,14 +116,17 @@ fn pair() -> std::io::Result<(File, File)> {
     let mut modes = tcgetattr(&slave)?;
     modes.make_raw();
     tcsetattr(&slave, OptionalActions::Now, &modes)?;
-    let size = Winsize {
-        ws_row: 50,
-        ws_col: 160,
+    tcsetwinsize(&slave, size(50, 160))?;
+    Ok((File::from(master), File::from(slave)))
+}
+
+fn size(rows: u16, columns: u16) -> Winsize {
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
-    };
-    tcsetwinsize(&slave, size)?;
-    Ok((File::from(master), File::from(slave)))
+    }
 }
 
 /// Reads until the last process has closed the terminal, which Linux reports as EIO.

@@ -37,6 +37,8 @@ struct Capture {
 /// # Errors
 /// If the directory cannot be used. The streams are then left unchanged.
 pub(crate) fn begin(dir: &Path) -> io::Result<()> {
+    // The service may change its working directory.
+    let dir = &std::path::absolute(dir)?;
     create(dir)?;
     let begin = |name: &str| {
         let log = Log::open(dir.join(name), LIMIT)?;

@@ -15,6 +15,39 @@ use crate::{Control, Logger, Manager, Stop};
 ///
 /// Blocking programs call [`wait`](Self::wait) or [`wait_for`](Self::wait_for). Asynchronous
 /// programs await [`recv`](Self::recv), on any runtime.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mainstay::{Context, Control, Exit};
+///
+/// fn orders(mut context: Context) -> Result<(), Exit> {
+///     let queue = context.arguments().first().ok_or("a queue is required")?.clone();
+///     // Connected: services that depend on this one can start.
+///     context.ready();
+///     loop {
+///         match context.wait_for(Duration::from_secs(1)) {
+///             None => context.logger().info(format!("polling {}", queue.display())),
+///             Some(Control::Stop(_)) => return Ok(()),
+///             Some(_) => {}
+///         }
+///     }
+/// }
+/// # let test = mainstay::testing::Context::new(["high"]);
+/// # test.tell(Control::Stop(mainstay::Stop::Requested));
+/// # assert!(orders(test.service()).is_ok());
+/// ```
+///
+/// The same without blocking:
+///
+/// ```
+/// use mainstay::{Context, Control};
+///
+/// async fn orders(mut context: Context) {
+///     while !matches!(context.recv().await, Control::Stop(_)) {}
+/// }
+/// # let _ = orders;
+/// ```
 #[derive(Debug)]
 pub struct Context {
     shared: Arc<Shared>,
@@ -27,6 +60,33 @@ pub struct Context {
 
 /// A handle for reporting the service's status. It is cheap to clone and can be used from any
 /// thread.
+///
+/// ```
+/// use std::thread;
+/// use std::time::Duration;
+///
+/// use mainstay::{Context, Control, Exit};
+///
+/// fn orders(mut context: Context) -> Result<(), Exit> {
+///     let status = context.status();
+///     let worker = thread::spawn(move || {
+///         // Replaying the journal takes longer than the start timeout.
+///         status.extend_timeout(Duration::from_secs(120));
+///         status.text("replaying the journal");
+///         status.ready();
+///         while !status.is_stopping() {
+///             status.text("serving");
+///             thread::sleep(Duration::from_millis(100));
+///         }
+///     });
+///     while !matches!(context.wait(), Control::Stop(_)) {}
+///     worker.join().map_err(|_| "the worker has panicked")?;
+///     Ok(())
+/// }
+/// # let test = mainstay::testing::Context::new::<&str>([]);
+/// # test.tell(Control::Stop(mainstay::Stop::Requested));
+/// # assert!(orders(test.service()).is_ok());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Status {
     shared: Arc<Shared>,
@@ -126,6 +186,7 @@ impl Context {
     }
 
     /// Returns a handle with which other threads can report the service's status.
+    #[must_use]
     pub fn status(&self) -> Status {
         Status {
             shared: self.shared.clone(),
@@ -138,17 +199,20 @@ impl Context {
     }
 
     /// Returns the system log under this service's name; on a terminal, standard error.
+    #[must_use]
     pub fn logger(&self) -> &Logger {
         &self.logger
     }
 
     /// Returns the manager that started this process.
+    #[must_use]
     pub fn manager(&self) -> Manager {
         self.manager
     }
 
     /// Returns the arguments that the service was started with: those of `StartService` on Windows,
     /// and the command line without the program and `run` elsewhere.
+    #[must_use]
     pub fn arguments(&self) -> &[OsString] {
         &self.arguments
     }
@@ -208,6 +272,7 @@ impl Status {
     }
 
     /// Returns whether the service was asked to stop, for loops that cannot wait on a [`Context`].
+    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.shared.lock().stop.is_some()
     }

@@ -6,7 +6,36 @@ use std::ops::BitOr;
 ///
 /// A control counts as completed when the service asks for the next one. Until then, the manager
 /// shows a pending state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use mainstay::{Context, Control, Exit, Power, SessionReason, Stop};
+///
+/// fn recorder(mut context: Context) -> Result<(), Exit> {
+///     loop {
+///         match context.wait() {
+///             Control::Stop(stop) => {
+///                 // When the machine shuts down, there are only a few seconds left.
+///                 let is_urgent = stop == Stop::Shutdown;
+///                 let plan = if is_urgent { "dropping" } else { "saving" };
+///                 context.logger().info(format!("{plan} the queue"));
+///                 return Ok(());
+///             }
+///             Control::Reload => context.logger().info("reading the settings again"),
+///             Control::Power(Power::Suspend) => context.logger().info("closing connections"),
+///             Control::SessionChange(change) if change.reason == SessionReason::Lock => {
+///                 context.logger().info(format!("session {} is locked", change.session));
+///             }
+///             // A code of the service's own: `recorder control 200`.
+///             Control::Custom(200) => context.logger().info("starting a new file"),
+///             _ => {}
+///         }
+///     }
+/// }
+/// # let test = mainstay::testing::Context::new::<&str>([]);
+/// # test.tell(Control::Stop(Stop::Requested));
+/// # assert!(recorder(test.service()).is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Control {
     /// Stop: finish the work in progress and return from [`Service::run`](crate::Service::run).
@@ -47,7 +76,7 @@ pub enum Stop {
 }
 
 /// A session change, `SERVICE_CONTROL_SESSIONCHANGE`; see `WM_WTSSESSION_CHANGE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SessionChange {
     /// The type of change.
@@ -59,18 +88,28 @@ pub struct SessionChange {
 /// A type of session change, `WTS_…` (winuser.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names of Microsoft's constants")]
 pub enum SessionReason {
+    /// The session is now the one at the console.
     ConsoleConnect,
+    /// The session is no longer the one at the console.
     ConsoleDisconnect,
+    /// A remote terminal was connected to the session.
     RemoteConnect,
+    /// The remote terminal was disconnected from the session.
     RemoteDisconnect,
+    /// A user logged on.
     Logon,
+    /// A user logged off.
     Logoff,
+    /// The session was locked.
     Lock,
+    /// The session was unlocked.
     Unlock,
+    /// Remote control of the session began or ended.
     RemoteControl,
+    /// The session was created. Reserved by Microsoft.
     Create,
+    /// The session was terminated. Reserved by Microsoft.
     Terminate,
     /// A type unknown to this version.
     Other(u32),
@@ -94,7 +133,15 @@ pub enum Power {
 }
 
 /// The controls that a service handles. Every service receives [`Control::Stop`] and custom codes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// ```
+/// use mainstay::Accepts;
+///
+/// let accepts = Accepts::PAUSE | Accepts::RELOAD;
+/// assert!(accepts.contains(Accepts::RELOAD));
+/// assert!(!accepts.contains(Accepts::RELOAD | Accepts::POWER));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Accepts(u8);
 
 impl Accepts {
@@ -112,6 +159,7 @@ impl Accepts {
     pub const HARDWARE_PROFILE: Self = Self(32);
 
     /// Returns whether every control of `other` is included.
+    #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

@@ -1,18 +1,64 @@
 //! Service definitions, used by the service manager and by the service's own process.
 
+mod systemd;
+mod windows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Accepts, Manager, Password, Trigger};
+use crate::{Accepts, Manager, Password};
+
+pub use systemd::Systemd;
+pub use windows::{ErrorControl, ServiceSid, Windows};
 
 /// Begins the definition of a service. `name` identifies it to the service manager, which limits
 /// the names it accepts. The Service Control Manager accepts 1 to 256 characters without `/` and
 /// `\`, such as `GoSampleService`. Unix managers accept letters, digits, `-`, `_`, `.` and `@`.
 ///
 /// A definition is validated when it is used. All mistakes are reported at once.
+///
+/// # Examples
+/// A program that uses this library:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mainstay::{Accepts, Account, Recovery, Start};
+///
+/// let orders = mainstay::service("orders")
+///     .display_name("Orders")
+///     .description("Accepts orders")
+///     .version(env!("CARGO_PKG_VERSION"))
+///     .account(Account::LocalService)
+///     .needs("postgresql")
+///     .env("ORDERS_PORT", "8080")
+///     .start(Start::Delayed)
+///     .start_timeout(Duration::from_secs(120))
+///     .graceful(Duration::from_secs(20))
+///     .recovery(Recovery::default())
+///     .accepts(Accepts::RELOAD);
+/// assert_eq!(orders.name(), "orders");
+/// ```
+///
+/// A program that does not:
+///
+/// ```
+/// use mainstay::{Limit, Readiness, Scope, Start, StopScope};
+///
+/// let redis = mainstay::service("redis")
+///     .executable("/usr/bin/redis-server")
+///     .arguments(["--port", "6379"])
+///     .working_dir("/var/lib/redis")
+///     .readiness(Readiness::Exec)
+///     .stop_scope(StopScope::Tree)
+///     .limit(Limit::OpenFiles, 65_536)
+///     .nice(5)
+///     .start(Start::Manual)
+///     .scope(Scope::User);
+/// ```
 pub fn service(name: impl Into<String>) -> Definition {
     Definition {
         name: name.into(),
@@ -54,6 +100,22 @@ pub fn service(name: impl Into<String>) -> Definition {
 
 /// The definition of a service. Passwords and the values of environment variables never appear in
 /// `Debug` output, errors or logs.
+///
+/// [`Definition::main`] makes a whole program of it. The methods do the same one by one:
+///
+/// ```no_run
+/// use mainstay::State;
+///
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let orders = mainstay::service("orders").executable("/opt/orders/orders");
+/// orders.install()?;
+/// orders.start_now()?;
+/// assert_eq!(orders.status()?.state, State::Running);
+/// orders.stop()?;
+/// orders.uninstall()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing happens before it is run, installed or controlled"]
 #[cfg_attr(
@@ -164,6 +226,17 @@ pub enum Start {
 }
 
 /// The account that a service runs as.
+///
+/// ```no_run
+/// use mainstay::{Account, Password};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let password = Password::from_file("/run/secrets/orders")?;
+/// let account = Account::User(r"SHOP\orders".into(), Some(password));
+/// let orders = mainstay::service("orders").account(account);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Account {
@@ -184,6 +257,21 @@ pub enum Account {
 }
 
 /// The recovery policy: the manager's response when the service fails on its own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mainstay::Recovery;
+///
+/// let recovery = Recovery {
+///     restart_after: vec![Duration::from_secs(1), Duration::from_secs(10)],
+///     limit: Some((5, Duration::from_secs(600))),
+///     // 78: the configuration is invalid, which no restart mends.
+///     halts: [78].into(),
+///     ..Recovery::default()
+/// };
+/// let orders = mainstay::service("orders").recovery(recovery);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// The delays before the first restart, the second one, and so on. The last delay is repeated.
@@ -232,189 +320,6 @@ impl Account {
     }
 }
 
-/// Settings for the Windows Service Control Manager only.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Windows {
-    pub(crate) preshutdown: Option<Duration>,
-    pub(crate) load_order_group: Option<String>,
-    pub(crate) sid: ServiceSid,
-    pub(crate) privileges: Option<Vec<String>>,
-    pub(crate) error_control: ErrorControl,
-    pub(crate) shows_windows: bool,
-    pub(crate) command_on_failure: Option<String>,
-    pub(crate) reboot_message: Option<String>,
-    pub(crate) triggers: Vec<Trigger>,
-    pub(crate) security: Option<String>,
-}
-
-/// Settings for systemd only. A unit is sandboxed as strictly as possible for an unknown program.
-/// It can write only to its own state directory (`$STATE_DIRECTORY`) and to temporary files, has no
-/// capabilities, cannot see devices or home directories, and cannot gain privileges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Systemd {
-    pub(crate) sandbox: bool,
-    pub(crate) capabilities: Vec<String>,
-    pub(crate) writable: Vec<PathBuf>,
-    pub(crate) state_directory: Option<String>,
-    pub(crate) credentials: Vec<(String, PathBuf)>,
-    pub(crate) makes_code: bool,
-    pub(crate) devices: bool,
-    pub(crate) passed_variables: Vec<String>,
-    pub(crate) notified_by_tree: bool,
-    pub(crate) confines_root: bool,
-    pub(crate) before_start: Option<Vec<OsString>>,
-}
-
-impl Default for Systemd {
-    fn default() -> Self {
-        Self {
-            sandbox: true,
-            capabilities: Vec::new(),
-            writable: Vec::new(),
-            state_directory: None,
-            credentials: Vec::new(),
-            makes_code: false,
-            devices: false,
-            passed_variables: Vec::new(),
-            notified_by_tree: false,
-            confines_root: false,
-            before_start: None,
-        }
-    }
-}
-
-impl Systemd {
-    /// Disables the sandbox. [`Account::LocalSystem`] has none unless it is
-    /// [requested](Systemd::confine_root).
-    #[must_use]
-    pub fn without_sandbox(self) -> Self {
-        Self {
-            sandbox: false,
-            ..self
-        }
-    }
-
-    /// Grants a capability, such as `CAP_NET_BIND_SERVICE` for ports below 1024: capabilities(7).
-    #[must_use]
-    pub fn capability(mut self, name: impl Into<String>) -> Self {
-        self.capabilities.push(name.into());
-        self
-    }
-
-    /// Sets the name of the service's private state directory, `/var/lib/NAME`. Default: the
-    /// service's name.
-    #[must_use]
-    pub fn state_directory(self, name: impl Into<String>) -> Self {
-        let state_directory = Some(name.into());
-        Self {
-            state_directory,
-            ..self
-        }
-    }
-
-    /// Passes a file that only root can read to the service, as `$CREDENTIALS_DIRECTORY/NAME`
-    /// (systemd 247).
-    #[must_use]
-    pub fn credential(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.credentials.push((name.into(), path.into()));
-        self
-    }
-
-    /// Allows the service to generate code at run time, as Java, Node.js and other just-in-time
-    /// compilers do.
-    #[must_use]
-    pub fn makes_code(self) -> Self {
-        Self {
-            makes_code: true,
-            ..self
-        }
-    }
-
-    /// Allows access to the machine's devices.
-    #[must_use]
-    pub fn devices(self) -> Self {
-        Self {
-            devices: true,
-            ..self
-        }
-    }
-
-    /// Passes a variable of systemd's own environment to the service, which otherwise starts with a
-    /// clean one: `PassEnvironment=`.
-    #[must_use]
-    pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
-        self.passed_variables.push(name.into());
-        self
-    }
-
-    /// Enables the sandbox for [`Account::LocalSystem`], too: for a supervisor that starts its
-    /// programs as another user. The service keeps root's capabilities.
-    #[must_use]
-    pub fn confine_root(self) -> Self {
-        Self {
-            confines_root: true,
-            ..self
-        }
-    }
-
-    /// Sets a command that must succeed before the program is started: `ExecStartPre=+`. It runs
-    /// with systemd's own rights and outside the sandbox, whatever the service's account.
-    #[must_use]
-    pub fn before_start<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
-        let before_start = Some(argv.into_iter().map(Into::into).collect());
-        Self {
-            before_start,
-            ..self
-        }
-    }
-
-    /// Allows every process of the service to send notifications, not only the main process:
-    /// `NotifyAccess=all`.
-    #[must_use]
-    pub fn notified_by_tree(self) -> Self {
-        Self {
-            notified_by_tree: true,
-            ..self
-        }
-    }
-
-    /// Allows the service to write to an existing absolute path.
-    #[must_use]
-    pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
-        self.writable.push(path.into());
-        self
-    }
-}
-
-/// The service's SID type (`SERVICE_SID_INFO`): determines whether access control lists can name
-/// the service itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ServiceSid {
-    /// No service SID.
-    None,
-    /// `NT SERVICE\name` is in the process token.
-    #[default]
-    Unrestricted,
-    /// The same, and the service can write only to objects that grant write access to its SID.
-    Restricted,
-}
-
-/// The system's response if the service fails to start at boot (`dwErrorControl`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorControl {
-    /// Continues the boot.
-    Ignore,
-    /// Logs the failure and continues the boot.
-    #[default]
-    Normal,
-    /// Restarts with the last known good configuration.
-    Severe,
-    /// The same. If that configuration is already in use, the boot fails.
-    Critical,
-}
-
 impl Definition {
     /// Sets the name that is shown in service lists. Default: the name.
     pub fn display_name(self, text: impl Into<String>) -> Self {
@@ -440,9 +345,9 @@ impl Definition {
         Self { version, ..self }
     }
 
-    /// Makes [`Definition::run`] write standard output and standard error to `stdout.log` and
-    /// `stderr.log` in this directory. The directory is created if necessary. The files are rotated
-    /// at line ends, and eight files of 10 MiB each are kept. Panics are written to `stderr.log`.
+    /// Makes [`Definition::run`] write the output to `stdout.log` and, with panics, `stderr.log` in
+    /// this directory, which is created if necessary; a relative path is resolved at the start. The
+    /// files are rotated at line ends, and eight files of 10 MiB each are kept.
     ///
     /// Default: `%ProgramData%\NAME\logs` under the Windows Service Control Manager, which keeps no
     /// output. Elsewhere, the output goes to the manager. Output written immediately before
@@ -475,8 +380,8 @@ impl Definition {
         }
     }
 
-    /// Adds an environment variable. Do not use it for secrets: any user can read systemd units,
-    /// and many can read the registry.
+    /// Adds an environment variable. Do not use it for secrets: it is stored in the unit or, on
+    /// Windows, in the registry, where every user of the machine can read it.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self
@@ -657,95 +562,9 @@ impl Definition {
     }
 
     /// Returns the service's name.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-}
-
-impl Windows {
-    /// Requests a preshutdown notification, which arrives before all others, with this much time to
-    /// stop.
-    pub fn preshutdown(self, timeout: Duration) -> Self {
-        let preshutdown = Some(timeout);
-        Self {
-            preshutdown,
-            ..self
-        }
-    }
-
-    /// Sets the load order group.
-    pub fn load_order_group(self, group: impl Into<String>) -> Self {
-        let load_order_group = Some(group.into());
-        Self {
-            load_order_group,
-            ..self
-        }
-    }
-
-    /// Sets the service's SID type, which determines whether access control lists can name the
-    /// service. Default: they can.
-    pub fn sid(self, sid: ServiceSid) -> Self {
-        Self { sid, ..self }
-    }
-
-    /// Limits the process token to these privileges, such as `SeChangeNotifyPrivilege`. All others
-    /// are removed.
-    pub fn privileges<P: Into<String>>(self, privileges: impl IntoIterator<Item = P>) -> Self {
-        let privileges = Some(privileges.into_iter().map(Into::into).collect());
-        Self { privileges, ..self }
-    }
-
-    /// Adds a system event that starts or stops the service.
-    pub fn trigger(mut self, trigger: Trigger) -> Self {
-        self.triggers.push(trigger);
-        self
-    }
-
-    /// Sets the access control list that determines who may start, stop, query and change the
-    /// service, in the Security Descriptor Definition Language (`D:…`). Default: the system's, or
-    /// the one already set.
-    pub fn security(self, sddl: impl Into<String>) -> Self {
-        let security = Some(sddl.into());
-        Self { security, ..self }
-    }
-
-    /// Sets the system's response if the service fails to start at boot. Default: it logs the
-    /// failure.
-    pub fn error_control(self, error_control: ErrorControl) -> Self {
-        Self {
-            error_control,
-            ..self
-        }
-    }
-
-    /// Allows the service to show windows (`SERVICE_INTERACTIVE_PROCESS`), for
-    /// [`Account::LocalSystem`] only. Windows has ignored this since Vista unless configured
-    /// otherwise.
-    pub fn shows_windows(self) -> Self {
-        Self {
-            shows_windows: true,
-            ..self
-        }
-    }
-
-    /// Sets a command line to run on failures, after the last restart of
-    /// [`Recovery::restart_after`].
-    pub fn command_on_failure(self, command: impl Into<String>) -> Self {
-        let command_on_failure = Some(command.into());
-        Self {
-            command_on_failure,
-            ..self
-        }
-    }
-
-    /// Reboots the machine on the failure that follows the last restart, and sends this message to
-    /// users.
-    pub fn reboot_on_failure(self, message: impl Into<String>) -> Self {
-        let reboot_message = Some(message.into());
-        Self {
-            reboot_message,
-            ..self
-        }
     }
 }
 

@@ -9,6 +9,22 @@ use std::io;
 /// `{}` shows the operation and its object on one line. The cause is the
 /// [`source`](std::error::Error::source), for programs that print the whole chain of errors. `{:#}`
 /// shows both: `cannot start service "orders": access denied (os error 5)`.
+///
+/// ```no_run
+/// use mainstay::ErrorKind;
+///
+/// let orders = mainstay::service("orders");
+/// match orders.start_now() {
+///     Ok(()) => {}
+///     Err(error) if error.kind() == ErrorKind::AlreadyRunning => {}
+///     Err(error) => {
+///         eprintln!("error: {error:#}");
+///         if let Some(hint) = error.cure() {
+///             eprintln!("hint: {hint}");
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -69,11 +85,13 @@ impl Error {
     }
 
     /// Returns the category of the error.
+    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// Returns a hint for the user: one sentence, to print on a separate line.
+    #[must_use]
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()
     }

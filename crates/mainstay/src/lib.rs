@@ -35,6 +35,8 @@
 //! `restart`, `status` and more to the program. [`notify`] alone is enough for a program that
 //! another supervisor runs.
 #![deny(unsafe_code)]
+#![warn(missing_debug_implementations)]
+#![warn(clippy::must_use_candidate, clippy::return_self_not_must_use)]
 
 #[cfg(unix)]
 mod backend;
@@ -46,6 +48,8 @@ mod control;
 mod definition;
 mod error;
 mod event;
+#[cfg(feature = "log")]
+mod log;
 mod logger;
 mod manage;
 mod manager;
@@ -74,7 +78,9 @@ pub use definition::{
 };
 pub use error::{Error, ErrorKind};
 pub use logger::Logger;
-pub use manage::{check_manager, install_all, may_install, plan_all, services, stage_all};
+pub use manage::{
+    cautions, check_manager, install_all, may_install, plan_all, services, stage_all,
+};
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
 pub use scm::manage::Installed;
@@ -82,3 +88,31 @@ pub use scm::{ServiceStatus, State};
 pub use service::{Exit, Service};
 pub use trigger::Trigger;
 pub use verbs::{Install, Verb};
+
+/// Handles are passed to other threads, and definitions and errors are returned from them.
+const _: () = {
+    const fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Context>();
+    is_shared::<Definition>();
+    is_shared::<Error>();
+    is_shared::<Exit>();
+    is_shared::<Installed>();
+    is_shared::<Logger>();
+    is_shared::<Status>();
+    is_shared::<Verb>();
+    is_shared::<testing::Context>();
+};
+
+/// The programs in the documentation, compiled as tests. A block of `rs` is a program of another
+/// crate, and is not.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/library.md")]
+    mod library {}
+    #[doc = include_str!("../../../docs/howto/kardianos.md")]
+    mod kardianos {}
+    #[doc = include_str!("../../../docs/howto/windows-service.md")]
+    mod windows_service {}
+}

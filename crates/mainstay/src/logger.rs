@@ -22,6 +22,23 @@ use crate::event::{Event, Severity};
 ///
 /// No method waits for a log, fails or panics. Messages that the log does not accept at once go to
 /// standard error. Event IDs and event fields are documented in `docs/event-log.md`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mainstay::testing::{self, Said};
+///
+/// fn check_disk(log: &mainstay::Logger, free: u64) {
+///     if free < 1_000_000 {
+///         log.warn(format!("{free} bytes are free"));
+///     }
+/// }
+///
+/// let test = testing::Context::new::<&str>([]);
+/// check_disk(test.service().logger(), 512);
+/// let said = test.next(Duration::ZERO);
+/// assert_eq!(said, Some(Said::Warning("512 bytes are free".into())));
+/// ```
 #[derive(Clone)]
 pub struct Logger(Arc<dyn Sink>);
 

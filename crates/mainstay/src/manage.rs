@@ -16,6 +16,13 @@ use crate::{Definition, Error, Installed, Manager, ServiceStatus, State};
 /// # Errors
 /// If it lacks a right, which the error names;
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no supported manager was found.
+///
+/// ```no_run
+/// let orders = mainstay::service("orders");
+/// if let Err(error) = mainstay::may_install(&orders) {
+///     eprintln!("run this as an administrator: {error:#}");
+/// }
+/// ```
 pub fn may_install(definition: &Definition) -> Result<(), Error> {
     system::may_install(definition)
 }
@@ -35,8 +42,34 @@ pub fn check_manager(definition: &Definition) -> Result<(), Error> {
 ///
 /// # Errors
 /// The first error that occurs.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let database = mainstay::service("database").executable("/opt/shop/database");
+/// let web = mainstay::service("web").executable("/opt/shop/web").needs("database");
+/// let services = [database, web];
+/// for caution in mainstay::cautions(&services)? {
+///     println!("warning: {caution}");
+/// }
+/// for installed in mainstay::install_all(&services)? {
+///     for loss in installed.losses {
+///         println!("not supported by the service manager: {loss}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
     system::install_all(definitions)
+}
+
+/// Returns what could not be undone if the installation of these services failed half-way, one
+/// message each. Changes nothing. On Unix, everything can be undone.
+///
+/// # Errors
+/// The errors of [`install_all`], as far as they can be predicted.
+pub fn cautions(definitions: &[Definition]) -> Result<Vec<String>, Error> {
+    system::cautions(definitions)
 }
 
 /// Returns a human-readable plan of [`install_all`]: each file with its mode and content, and each
@@ -45,6 +78,14 @@ pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> 
 ///
 /// # Errors
 /// The errors of [`install_all`], as far as they can be predicted.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let web = mainstay::service("web").executable("/opt/shop/web");
+/// print!("{}", mainstay::plan_all(&[web])?);
+/// # Ok(())
+/// # }
+/// ```
 pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
     system::plan_all(definitions)
 }
@@ -55,6 +96,16 @@ pub fn plan_all(definitions: &[Definition]) -> Result<String, Error> {
 ///
 /// # Errors
 /// The errors of [`install_all`].
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let web = mainstay::service("web").executable("/opt/shop/web");
+/// mainstay::stage_all(&[web], Path::new("/tmp/image"))?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installed>, Error> {
     system::stage_all(definitions, root)
 }
@@ -65,6 +116,15 @@ pub fn stage_all(definitions: &[Definition], root: &Path) -> Result<Vec<Installe
 /// # Errors
 /// If the manager refuses; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if no
 /// supported manager was found.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// for (name, status) in mainstay::services()? {
+///     println!("{name}: {status}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn services() -> Result<Vec<(String, ServiceStatus)>, Error> {
     system::services()
 }
@@ -73,18 +133,21 @@ impl Manager {
     /// Returns the manager that runs this system's services. Returns `None` if there is none, as in
     /// most containers, or if this version does not support it. Inspects the system without running
     /// anything.
+    #[must_use]
     pub fn detect() -> Option<Self> {
         system::detect().into_iter().next()
     }
 
     /// Returns the manager that will run the system below `root`, judging by what is installed
     /// there.
+    #[must_use]
     pub fn detect_below(root: &Path) -> Option<Self> {
         system::detect_below(root).into_iter().next()
     }
 
     /// Returns all managers that could run services here, starting with the one that runs the
     /// system.
+    #[must_use]
     pub fn available() -> Vec<Self> {
         system::detect()
     }

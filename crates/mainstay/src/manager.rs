@@ -11,6 +11,17 @@ pub const UNDER_SCM: &str = "--under-scm";
 pub(crate) const MANAGER_VARIABLE: &str = "MAINSTAY_MANAGER";
 
 /// A service manager.
+///
+/// ```
+/// use mainstay::Manager;
+///
+/// assert_eq!(Manager::from_name("systemd"), Some(Manager::Systemd));
+/// assert_eq!(Manager::Systemd.to_string(), "systemd");
+/// match Manager::current() {
+///     Manager::None => println!("started by hand"),
+///     manager => println!("started by {manager}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Manager {
@@ -50,6 +61,7 @@ pub enum Manager {
 impl Manager {
     /// Returns the manager that started this process, as identified by an argument on Windows and
     /// by the environment elsewhere.
+    #[must_use]
     pub fn current() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         if env::args_os().any(|argument| argument == UNDER_SCM) {
@@ -97,6 +109,7 @@ impl Manager {
     };
 
     /// Returns the manager's name on the command line.
+    #[must_use]
     pub fn name(self) -> &'static str {
         NAMES
             .iter()
@@ -105,6 +118,7 @@ impl Manager {
     }
 
     /// Returns the manager with this name.
+    #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|(_, its)| *its == name);
         found.map(|(manager, _)| *manager)
@@ -152,6 +166,7 @@ impl fmt::Display for Enablement {
 }
 
 /// Returns whether no service manager started this process, as far as this can be determined.
+#[must_use]
 pub fn is_interactive() -> bool {
     Manager::current() == Manager::None
 }

@@ -10,10 +10,18 @@
 //! descriptor.
 //!
 //! ```
+//! use std::time::Duration;
+//!
+//! use mainstay::notify;
+//!
 //! # fn main() -> std::io::Result<()> {
-//! // after the listening socket is open:
-//! mainstay::notify::ready()?;
-//! mainstay::notify::status("serving 3 tenants")?;
+//! // Before a migration that may take longer than the start timeout:
+//! notify::extend_timeout(Duration::from_secs(120))?;
+//! // When the listening socket is open:
+//! notify::ready()?;
+//! notify::status("serving 3 tenants")?;
+//! // When the last request is answered:
+//! notify::stopping()?;
 //! # Ok(())
 //! # }
 //! ```
@@ -81,6 +89,22 @@ pub fn alive() -> io::Result<bool> {
 
 /// Returns the interval within which the manager expects [`alive`], if the watchdog is enabled
 /// (`WATCHDOG_USEC`, sd_watchdog_enabled(3)).
+///
+/// ```
+/// use std::{io, thread};
+///
+/// fn watch() {
+///     if let Some(interval) = mainstay::notify::watchdog_interval() {
+///         thread::spawn(move || -> io::Result<()> {
+///             loop {
+///                 mainstay::notify::alive()?;
+///                 thread::sleep(interval / 2);
+///             }
+///         });
+///     }
+/// }
+/// # watch();
+/// ```
 pub fn watchdog_interval() -> Option<Duration> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));

@@ -8,6 +8,14 @@ use std::path::Path;
 /// A password, for [`Account::User`](crate::Account::User). It is wiped when dropped and never
 /// appears in `Debug` output. It can come from any source except the command line, which every user
 /// of the machine can read.
+///
+/// ```
+/// use mainstay::Password;
+///
+/// let password = Password::new("hunter2");
+/// assert_eq!(format!("{password:?}"), "Password(…)");
+/// assert_eq!(Password::from_env("NO_SUCH_VARIABLE"), None);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 

@@ -7,6 +7,31 @@ use std::num::NonZeroU32;
 use crate::Context;
 
 /// A program that runs until it is asked to stop. Closures that take a [`Context`] implement it.
+///
+/// ```no_run
+/// use std::path::PathBuf;
+/// use std::process::ExitCode;
+///
+/// use mainstay::{Context, Control, Exit, Service};
+///
+/// struct Orders {
+///     journal: PathBuf,
+/// }
+///
+/// impl Service for Orders {
+///     fn run(self, mut context: Context) -> Result<(), Exit> {
+///         let journal = std::fs::File::open(self.journal)?;
+///         while !matches!(context.wait(), Control::Stop(_)) {}
+///         journal.sync_all()?;
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> ExitCode {
+///     let journal = "/var/lib/orders/journal".into();
+///     mainstay::service("orders").main(Orders { journal })
+/// }
+/// ```
 pub trait Service {
     /// Runs the service. The process ends when this method returns.
     ///
@@ -38,6 +63,25 @@ impl<F: FnOnce(Context) -> Result<(), Exit>> Service for F {
 /// Under the Windows Service Control Manager, the code becomes a service-specific error (1066), so
 /// recovery actions treat it as a failure. Mainstay's own supervisor gives the codes 201, 202 and
 /// 128 + n fixed meanings; see docs/exit-codes.md.
+///
+/// ```
+/// use std::num::NonZeroU32;
+///
+/// use mainstay::Exit;
+///
+/// /// The configuration is invalid: `EX_CONFIG` of sysexits.h.
+/// const CONFIG: NonZeroU32 = NonZeroU32::new(78).unwrap();
+///
+/// fn port(text: &str) -> Result<u16, Exit> {
+///     let port = text.parse::<u16>().map_err(|error| Exit::new(CONFIG, error))?;
+///     if port == 0 {
+///         return Err(Exit::code(CONFIG));
+///     }
+///     Ok(port)
+/// }
+/// assert!(port("8080").is_ok());
+/// assert!(port("http").is_err());
+/// ```
 pub struct Exit {
     pub(crate) code: NonZeroU32,
     reason: Option<String>,
@@ -45,6 +89,7 @@ pub struct Exit {
 
 impl Exit {
     /// Creates an exit with a code and no cause.
+    #[must_use]
     pub const fn code(code: NonZeroU32) -> Self {
         Self { code, reason: None }
     }

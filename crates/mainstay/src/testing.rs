@@ -41,6 +41,25 @@ use crate::{Control, Logger, Manager};
 
 /// The manager's end of a service's [`Context`](crate::Context): sends controls to the service, and
 /// receives its reports and log messages.
+///
+/// ```
+/// use std::thread;
+/// use std::time::Duration;
+///
+/// use mainstay::testing::{self, Said};
+/// use mainstay::{Control, Stop};
+///
+/// let test = testing::Context::new::<&str>([]);
+/// let mut context = test.service();
+/// let service = thread::spawn(move || while !matches!(context.wait(), Control::Stop(_)) {});
+/// let soon = Duration::from_secs(10);
+/// assert_eq!(test.next(soon), Some(Said::Ready));
+/// assert!(test.tell(Control::Reload));
+/// assert_eq!(test.next(soon), Some(Said::Began(Control::Reload)));
+/// assert_eq!(test.next(soon), Some(Said::Did(Control::Reload)));
+/// assert!(test.tell(Control::Stop(Stop::Requested)));
+/// assert!(service.join().is_ok());
+/// ```
 pub struct Context {
     shared: Arc<Shared>,
     logger: Logger,

@@ -5,7 +5,19 @@
 ///
 /// A service with triggers is usually [`Start::Manual`](crate::Start::Manual). These calls have not
 /// been tested on a real Windows system.
+///
+/// ```
+/// use mainstay::{Start, Trigger};
+///
+/// // Started by the first client of the pipe, stopped without a network.
+/// let orders = mainstay::service("orders").start(Start::Manual).windows(|windows| {
+///     windows
+///         .trigger(Trigger::named_pipe("orders"))
+///         .trigger(Trigger::network_down().stops())
+/// });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "nothing changes before the definition has it"]
 pub struct Trigger {
     /// The trigger type, `SERVICE_TRIGGER_TYPE_…`.
     pub(crate) kind: u32,
@@ -65,7 +77,6 @@ impl Trigger {
     }
 
     /// Makes the trigger stop the service instead of starting it.
-    #[must_use]
     pub fn stops(self) -> Self {
         Self {
             stops: true,

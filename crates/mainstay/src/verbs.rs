@@ -24,6 +24,22 @@ const USAGE: &str = "  install      install the service, or update the installed
 
 /// A command for a program's own service. For programs with their own command line;
 /// [`Definition::main`] handles everything itself.
+///
+/// ```
+/// use std::ffi::OsString;
+/// use std::process::ExitCode;
+///
+/// use mainstay::{ErrorKind, Verb};
+///
+/// /// `orders service VERB`, beside the program's other subcommands.
+/// fn service(arguments: Vec<OsString>) -> Result<ExitCode, mainstay::Error> {
+///     mainstay::service("orders").perform(Verb::parse(arguments)?)
+/// }
+///
+/// let error = service(vec!["instal".into()]).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Usage);
+/// assert_eq!(error.to_string(), "unknown verb instal");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verb {
@@ -60,6 +76,19 @@ pub enum Verb {
 }
 
 /// Options of `install`.
+///
+/// ```
+/// use mainstay::Verb;
+///
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let arguments = ["install", "--dry-run"].map(Into::into);
+/// let Verb::Install(options) = Verb::parse(arguments)? else {
+///     unreachable!("it is install")
+/// };
+/// assert!(options.is_dry);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Install {
@@ -263,6 +292,9 @@ impl Definition {
                     say(plan.trim_end())?;
                     return Ok(ExitCode::SUCCESS);
                 }
+                for caution in crate::cautions(std::slice::from_ref(&self))? {
+                    say(&format!("warning: {caution}"))?;
+                }
                 let installed = self.install()?;
                 let losses = installed.losses.iter();
                 let said = losses.fold("installed".to_owned(), |text, loss| {
@@ -274,8 +306,14 @@ impl Definition {
             Verb::Uninstall => self.uninstall().map(|()| "uninstalled".to_owned())?,
             Verb::Enable => self.enable().map(|()| "enabled".to_owned())?,
             Verb::Disable => self.disable().map(|()| "disabled".to_owned())?,
-            Verb::Start(arguments) => self.start_with(arguments).map(|()| "running".to_owned())?,
-            Verb::Stop => self.stop().map(|()| "stopped".to_owned())?,
+            Verb::Start(arguments) => {
+                let done = self.start_with(arguments);
+                or_already(done, ErrorKind::AlreadyRunning).map(|()| "running".to_owned())?
+            }
+            Verb::Stop => {
+                let done = self.stop();
+                or_already(done, ErrorKind::NotRunning).map(|()| "stopped".to_owned())?
+            }
             Verb::Restart => self.restart().map(|()| "running".to_owned())?,
             Verb::Pause => self.pause().map(|()| "paused".to_owned())?,
             Verb::Continue => self.resume().map(|()| "running".to_owned())?,
@@ -303,6 +341,14 @@ impl Definition {
         };
         say(&format!("{}: {said}", self.name))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A verb that has nothing to do succeeds, as those of the `mainstay` command do.
+fn or_already(done: Result<(), Error>, kind: ErrorKind) -> Result<(), Error> {
+    match done {
+        Err(error) if error.kind() == kind => Ok(()),
+        done => done,
     }
 }
 

@@ -107,7 +107,7 @@ fn life(native: &Native) {
 
     lab.check(0, &install);
     heartbeat(3, "status");
-    heartbeat(3, "stop");
+    heartbeat(0, "stop");
     assert!(!says(native.runs));
     assert!(says(native.is_enabled));
     // A second installation changes nothing.
@@ -119,7 +119,7 @@ fn life(native: &Native) {
     lab.assert_tree(DIRS, &installed);
 
     heartbeat(0, "start");
-    heartbeat(1, "start");
+    heartbeat(0, "start");
     let first = pid_beside(&lab, "");
     assert_eq!(processes(), first);
     assert!(says(native.runs));

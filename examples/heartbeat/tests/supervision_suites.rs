@@ -124,7 +124,7 @@ fn a_life(native: &'static Native) {
 
     let losses = life.install();
     life.heartbeat(3, "status");
-    life.heartbeat(3, "stop");
+    life.heartbeat(0, "stop");
     assert_eq!(life.pid(), "0", "an installation starts nothing");
     // A second installation changes nothing.
     let stamp = || lab.check(0, &["stat", "--format=%y %i", native.unit]);
@@ -133,7 +133,7 @@ fn a_life(native: &'static Native) {
     assert_eq!(stamp(), unit);
 
     life.heartbeat(0, "start");
-    life.heartbeat(1, "start");
+    life.heartbeat(0, "start");
     let first = life.pid_beside("0");
     let nobody = ["runuser", "-u", "nobody", "--", HEARTBEAT, "status"];
     let said = lab.check(77, &nobody);

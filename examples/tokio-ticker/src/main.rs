@@ -1,4 +1,5 @@
-//! A service on tokio: one task produces, the main task consumes, and a stop ends both in order.
+//! A service on tokio: one task produces, the main task consumes, and a stop ends both in order. It
+//! logs with the macros of the crate `log`, which write to the system log.
 //! `tokio-ticker` alone runs it in the foreground.
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
 
 /// Runs the service on its own runtime, which is created and dropped here.
 fn ticker(context: Context) -> Result<(), Exit> {
+    log::set_boxed_logger(Box::new(context.logger().clone())).context("set the logger")?;
+    log::set_max_level(log::LevelFilter::Info);
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     Ok(runtime.block_on(count(context))?)
 }
@@ -35,7 +38,6 @@ async fn count(mut context: Context) -> anyhow::Result<()> {
             }
         }
     });
-    let log = context.logger().clone();
     let status = context.status();
     let mut count = 0;
     loop {
@@ -55,7 +57,7 @@ async fn count(mut context: Context) -> anyhow::Result<()> {
     // The producer detects that the receiver is gone.
     drop(ticks);
     producer.await.context("wait for the producer")?;
-    log.info(format!("{count} ticks"));
+    log::info!("{count} ticks");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use mainstay_testkit::procs;
 
-use crate::{Result, cargo};
+use crate::{Result, cargo, target_dir};
 pub(crate) use budget::run as budget;
 use logs::LOGS;
 pub(crate) use parts::run as part;
@@ -95,7 +95,7 @@ fn prepare() -> Result<()> {
 }
 
 fn build() -> Result<Programs> {
-    let mainstay = build_alone("mainstay-cli")?.with_file_name("mainstay");
+    let mainstay = build_mainstay()?;
     build_alone("mainstay-testkit")?;
     Ok(Programs {
         bare: mainstay.with_file_name("bare"),
@@ -103,6 +103,11 @@ fn build() -> Result<Programs> {
         heartbeat: build_alone("heartbeat")?,
         mainstay,
     })
+}
+
+/// Builds the command for release.
+pub(crate) fn build_mainstay() -> Result<PathBuf> {
+    Ok(build_alone("mainstay-cli")?.with_file_name("mainstay"))
 }
 
 /// Builds the programs of a package for release, with the features that it asks for and no other
@@ -114,8 +119,5 @@ fn build_alone(package: &str) -> Result<PathBuf> {
     if !status.success() {
         return Err(format!("the release build of {package} failed").into());
     }
-    // This program is in TARGET/debug/.
-    let own = std::env::current_exe()?;
-    let target_dir = own.ancestors().nth(2).ok_or("not in a target directory")?;
-    Ok(target_dir.join("release").join(package))
+    Ok(target_dir()?.join("release").join(package))
 }

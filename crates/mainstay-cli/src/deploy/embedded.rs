@@ -37,6 +37,7 @@ use super::{Enablement, refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, find};
 use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The result of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,10 +145,13 @@ pub(crate) fn evidence(state: &StateDir, name: &str) -> Result<Option<Vec<Eviden
             let why = "the running supervisor does not manage it: install it again".to_owned();
             Evidence::disagrees(DAEMON, "unknown", vec![why])
         }
-        Err(absent) if absent.code() == Code::NotRunning => {
+        Err(RequestError::NoSupervisor(absent)) => {
             Evidence::agrees(DAEMON, "gone", Some(absent.message().to_owned()))
         }
-        Err(failure) => Evidence::disagrees(DAEMON, "silent", vec![failure.message().to_owned()]),
+        Err(error) => {
+            let why = Failure::from(error).message().to_owned();
+            Evidence::disagrees(DAEMON, "silent", vec![why])
+        }
     });
     Ok(Some(evidence))
 }
@@ -381,7 +385,7 @@ fn remove_all(
         refuse_irregular(&format!("uninstall {name}"), files(state, name))?;
     }
     match client::block_on(client::forget(state, names, token))? {
-        Err(absent) if absent.code() == Code::NotRunning => stop_orphans(state, names)?,
+        Err(RequestError::NoSupervisor(_)) => stop_orphans(state, names)?,
         done => done?,
     }
     if remains == Remains::Purge {
@@ -465,8 +469,8 @@ pub(super) fn notify(state: &StateDir, names: &[&str], token: &str) -> Result<()
     }
     match client::block_on(client::define(state, names, token))? {
         // A daemon reads them when it starts.
-        Err(absent) if absent.code() == Code::NotRunning => Ok(()),
-        notified => notified,
+        Err(RequestError::NoSupervisor(_)) => Ok(()),
+        notified => Ok(notified?),
     }
 }
 

@@ -41,9 +41,9 @@ impl Check {
         match checked {
             Ok(specs) if !self.json => {
                 if !warnings.is_empty() {
-                    output::complain(&source.rendered(&warnings).trim_end());
+                    output::remark(&source.rendered(&warnings).trim_end());
                 }
-                output::text(&summary(&source, &specs))?;
+                output::confirm(&summary(&source, &specs))?;
             }
             Ok(_) => {}
             Err(found) if self.json => return Err(source.count(&found)),

@@ -4,18 +4,20 @@
 
 use std::process::ExitCode;
 
-use mainstay_api::{Reach, Verb};
-use mainstay_core::engine::StateName;
+use mainstay_api::{Reach, Refusal, Verb};
+use mainstay_core::engine::{Blocker, StateName};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::spec::ServiceName;
-use mainstay_host as host;
-use mainstay_host::output;
+use mainstay_host::{self as host, Orphans, output};
 use mainstay_store::state_dir::StateDir;
+use serde::Serialize;
 
+use crate::client;
 use crate::deploy::update::{self, Embedded};
 use crate::installed::Installed;
-use crate::{client, not_found};
+use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The services to control.
 #[derive(Debug, clap::Args)]
@@ -66,13 +68,10 @@ impl Stop {
         if names.is_empty() {
             return match client::block_on(client::stop_all(state))? {
                 Ok(report) => show(Verb::Stop, report.services.into_iter().map(Ok), json),
-                Err(absent) if absent.code() == Code::NotRunning => {
-                    if !state.has_left_something() {
-                        return Err(absent);
-                    }
+                Err(RequestError::NoSupervisor(_)) if state.has_left_something() => {
                     stop_orphans(state, &names, reach, json)
                 }
-                Err(failure) => Err(failure),
+                Err(error) => Err(error.into()),
             };
         }
         Control { names, json }.ask(Verb::Stop, reach, state)
@@ -80,7 +79,7 @@ impl Stop {
 }
 
 /// The answer to one request: an entry for each service it affected.
-type Answer = Result<Vec<ServiceReport>, Failure>;
+type Answer = Result<Vec<ServiceReport>, RequestError>;
 
 impl Control {
     pub(crate) fn run(self, verb: Verb, state: &StateDir) -> Result<ExitCode, Failure> {
@@ -101,9 +100,10 @@ impl Control {
         if !is_one_request {
             for name in &supervised {
                 let known = client::block_on(client::expect_service(state, verb.as_str(), name))?;
-                known.map_err(|failure| {
-                    let failure = Installed::misnamed(state, name).unwrap_or(failure);
-                    not_found::service_or(state, std::slice::from_ref(name), failure)
+                known.map_err(|error| {
+                    let misnamed = Installed::misnamed(state, name).map(RequestError::Failed);
+                    let error = misnamed.unwrap_or(error);
+                    not_found::service_or(state, std::slice::from_ref(name), error)
                 })?;
             }
         }
@@ -154,36 +154,39 @@ impl Control {
             let mut answers = Vec::with_capacity(asked.len());
             for (names, answer) in asked {
                 let failed = |error| {
-                    Failure::new(Code::Failed, format!("cannot {}: {error}", verb.as_str()))
+                    let message = format!("cannot {}: {error}", verb.as_str());
+                    RequestError::Failed(Failure::new(Code::Failed, message))
                 };
                 answers.push((names, answer.await.map_err(failed).flatten()));
             }
             answers
         })?;
-        let is_absent = |(_, answer): &(_, Answer)| {
-            let failure = answer.as_ref().err();
-            failure.is_some_and(|failure| failure.code() == Code::NotRunning)
-        };
+        let is_absent =
+            |(_, answer): &(_, Answer)| matches!(answer, Err(RequestError::NoSupervisor(_)));
         if answers.iter().all(is_absent) && state.has_left_something() {
             if verb == Verb::Stop {
                 return stop_orphans(state, &self.names, reach, self.json);
             }
             if let Some(orphans) = host::orphans(state) {
-                let (what, hint) = orphans.remark();
-                let message = format!("cannot {} {}: {what}", verb.as_str(), self.names.join(", "));
-                return Err(Failure::new(Code::NotRunning, message).hint(hint));
+                return Err(unsupervised(&orphans, verb, &self.names));
             }
         }
         let answers = answers
             .into_iter()
             .flat_map(|(names, answer)| match answer {
                 Ok(services) => services.into_iter().map(Ok).collect(),
-                Err(failure) => {
-                    vec![Err(not_found::service_or(state, &names, failure))]
-                }
+                Err(error) => vec![Err(not_found::service_or(state, &names, error))],
             });
         show(verb, answers, self.json)
     }
+}
+
+/// Returns the failure of a request for services whose supervisor is dead.
+fn unsupervised(orphans: &Orphans, verb: Verb, names: &[String]) -> Failure {
+    let (what, hint) = orphans.remark();
+    let message = format!("cannot {} {}: {what}", verb.as_str(), names.join(", "));
+    let failure = Failure::new(Code::NotRunning, message).hint(hint);
+    failure.about(names)
 }
 
 /// Stops services of the system's manager, each after those that need it.
@@ -192,7 +195,8 @@ fn stop_installed(state: &StateDir, names: &[String], reach: Reach) -> Answer {
     if reach == Reach::Named {
         all.retain(|it| names.iter().any(|name| name == it.name().as_str()));
     }
-    all.iter().map(|installed| installed.stop(state)).collect()
+    let stopped = all.iter().map(|installed| Ok(installed.stop(state)?));
+    stopped.collect()
 }
 
 /// Stops services of the system's manager, each after those that need it, and starts them again in
@@ -204,7 +208,7 @@ fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
     all.retain(|it| is_named(it) || it.is_up());
     let named = all.iter().filter(|it| is_named(it));
     let stopped = named
-        .map(|it| update::control(it, Verb::Stop))
+        .map(|it| Ok(update::control(it, Verb::Stop)?))
         .collect::<Answer>();
     let mut reports = Vec::with_capacity(names.len());
     for installed in all.iter().rev() {
@@ -219,11 +223,14 @@ fn restart_installed(state: &StateDir, names: &[String]) -> Answer {
 
 /// Sends the request to the supervisor of this state directory.
 fn supervised_control(state: &StateDir, names: &[String], verb: Verb, reach: Reach) -> Answer {
-    ask_supervisor(state, names, verb, reach).map_err(|failure| {
-        let is_unknown = matches!(failure.code(), Code::Unknown | Code::NotRunning);
-        let mut names = names.iter().filter(|_| is_unknown);
-        let misnamed = names.find_map(|name| Installed::misnamed(state, name));
-        misnamed.unwrap_or(failure)
+    ask_supervisor(state, names, verb, reach).map_err(|error| match error {
+        RequestError::NoSupervisor(_) | RequestError::NoService(_) => {
+            let misnamed = names
+                .iter()
+                .find_map(|name| Installed::misnamed(state, name));
+            misnamed.map_or(error, RequestError::Failed)
+        }
+        error => error,
     })
 }
 
@@ -246,11 +253,20 @@ fn stop_orphans(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     if let Some(orphans) = host::orphans(state) {
-        output::complain(&orphans.remark().0);
+        output::remark(&orphans.remark().0);
     }
     let stopped = host::stop_without_supervisor(state, names, reach)?;
     let report = stopped.ok_or_else(|| not_found::supervisor(state))?;
     show(Verb::Stop, report.services.into_iter().map(Ok), json)
+}
+
+/// The document of a request: the services in the state that they settled in, and the errors.
+#[derive(Serialize)]
+struct Results<'a> {
+    #[serde(flatten)]
+    report: &'a StatusReport,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Refusal>,
 }
 
 /// Shows the result for each service, and fails with the first one that did not reach the requested
@@ -261,35 +277,41 @@ fn show(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let mut report = StatusReport::default();
-    let mut failure = None;
+    let mut failures = Vec::new();
     for answer in answers {
         match answer {
             Ok(service) => {
-                failure = failure.or(disappointment(verb, &service));
+                failures.extend(disappointment(verb, &service));
                 report.services.push(service);
             }
-            Err(error) => failure = failure.or(Some(error)),
+            Err(error) => failures.push(error),
         }
     }
-    if json {
-        output::document(&report)?;
+    if report.services.is_empty() && !failures.is_empty() {
+        // The failure is the document.
+    } else if json {
+        output::document(&Results {
+            report: &report,
+            errors: failures.iter().map(Refusal::from).collect(),
+        })?;
     } else {
         for service in &report.services {
-            output::text(&format!("{}: {}\n", service.name, service.state))?;
+            output::confirm(&format!("{}: {}\n", service.name, service.state))?;
         }
     }
     for service in &report.services {
         if let Some(problem) = &service.state_problem {
-            output::complain(&format!("warning: {}: {problem}", service.name));
+            output::remark(&format!("warning: {}: {problem}", service.name));
         }
     }
     if verb == Verb::Stop {
         let needed = report.services.iter();
         needed
             .filter_map(still_needed)
-            .for_each(|note| output::complain(&note));
+            .for_each(|note| output::remark(&note));
     }
-    failure.map_or(Ok(ExitCode::SUCCESS), Err)
+    let first = failures.into_iter().next();
+    first.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Returns a note about the running services that need a stopped one.
@@ -327,12 +349,73 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
         let hint = "create or install what is missing, or correct its manifest";
         return Some(Failure::new(Code::MissingPart, message).hint(hint));
     }
-    let failure = Failure::new(Code::Failed, message);
     let name = &service.name;
-    // A service that has not run has no output.
-    Some(if exit.is_some() || service.pid.is_some() {
-        failure.hint(format!("see its recent output: mainstay logs {name} -n 20"))
-    } else {
-        failure
+    let failure = Failure::new(Code::Failed, message).about([name]);
+    // A service that has not run has no output, and that of one that waits explains nothing.
+    Some(match &service.blocker {
+        Some(blocker) => match unblocking(blocker) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        },
+        None if service.state == StateName::Waiting => failure,
+        None if exit.is_some() || service.pid.is_some() => {
+            failure.hint(format!("see its recent output: mainstay logs {name} -n 20"))
+        }
+        None => failure,
     })
+}
+
+/// Returns what to do about a service that others wait for.
+fn unblocking(blocker: &Blocker) -> Option<String> {
+    let name = &blocker.name;
+    match blocker.state {
+        StateName::Stopped => Some(format!("start {name}: mainstay start {name}")),
+        StateName::Paused => Some(format!("resume {name}: mainstay continue {name}")),
+        StateName::StopPending => None,
+        _ if !blocker.has_run => None,
+        _ => Some(format!(
+            "see the output of {name}: mainstay logs {name} -n 20"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_core::engine::Exit;
+
+    use super::*;
+
+    /// A service that waits has no output that would explain it.
+    #[test]
+    fn the_hint_about_a_wait_names_the_service_that_is_at_fault() {
+        let hint = |blocker: Option<(StateName, bool)>| {
+            let mut service = ServiceReport::embedded("app");
+            service.state = StateName::Waiting;
+            service.last_exit = Some(Exit::Code(0).into());
+            service.blocker = blocker.map(|(state, has_run)| Blocker {
+                name: "redis".to_owned(),
+                state,
+                has_run,
+            });
+            let failure = disappointment(Verb::Start, &service).expect("it does not run");
+            failure.hint_text().map(str::to_owned)
+        };
+        let logs = "see the output of redis: mainstay logs redis -n 20";
+        for (blocker, expected) in [
+            (Some((StateName::BackingOff, true)), Some(logs)),
+            (Some((StateName::BackingOff, false)), None),
+            (
+                Some((StateName::Stopped, true)),
+                Some("start redis: mainstay start redis"),
+            ),
+            (
+                Some((StateName::Paused, true)),
+                Some("resume redis: mainstay continue redis"),
+            ),
+            (Some((StateName::StopPending, true)), None),
+            (None, None),
+        ] {
+            assert_eq!(hint(blocker).as_deref(), expected, "{blocker:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use mainstay_core::failure::Failure;
 use mainstay_store::state_dir::StateDir;
 
 use mainstay_host::output::Foreign;
-use mainstay_host::{self as host, Options, Output, Services};
+use mainstay_host::{self as host, Options, Output, Services, Viewers};
 
 /// Run the embedded service manager
 ///
@@ -27,6 +27,9 @@ pub(crate) struct Daemon {
     /// With --follow: pass all control characters to the terminal, not only colours
     #[arg(long, requires = "follow")]
     raw: bool,
+    /// Let the members of this group view the services, but not change them
+    #[arg(long, value_name = "GROUP")]
+    viewers: Option<String>,
     /// Print one JSON object per event
     #[arg(long)]
     json: bool,
@@ -50,6 +53,7 @@ impl Daemon {
                 Foreign::Coloured
             }),
             manager: None,
+            viewers: self.viewers.map(Viewers::find).transpose()?,
         })?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }

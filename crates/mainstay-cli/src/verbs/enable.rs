@@ -33,7 +33,7 @@ impl Enable {
             Enablement::Disabled => "disabled",
         };
         for name in self.names {
-            output::text(&format!("{name}: {what}\n"))?;
+            output::confirm(&format!("{name}: {what}\n"))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::Response;
@@ -25,9 +26,13 @@ use super::selection::{Selection, TIMES, now};
 use crate::client;
 use crate::installed::Installed;
 use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The age up to which stored events may be delivered again, in microseconds.
 const OVERLAP: u64 = 10_000_000;
+
+/// The longest wait for a supervisor to store events.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Show what happened to services: starts, failures, restarts, updates, and why
 ///
@@ -50,7 +55,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
-        let query = self.selection.query()?;
+        let query = self.selection.query(self.follow)?;
         let installed = self
             .name
             .as_ref()
@@ -72,6 +77,10 @@ impl Events {
             let stream = if self.follow {
                 Some(stream(&place, shown.name.as_deref()).await)
             } else {
+                // A supervisor responds when earlier events are stored: those of the verb before
+                // this one are shown. None need be running, and one may hang.
+                let settled = client::events(&place);
+                let _ = tokio::time::timeout(STORE_TIMEOUT, settled).await;
                 None
             };
             let stored = shown.stored(state, &query)?;
@@ -86,14 +95,14 @@ impl Events {
                     shown.start_failure(&cause)?;
                     Ok(ExitCode::SUCCESS)
                 }
-                (Some(Err(failure)), Some(cause)) if failure.code() == Code::NotRunning => {
+                (Some(Err(RequestError::NoSupervisor(_))), Some(cause)) => {
                     shown.start_failure(&cause)?;
                     Ok(ExitCode::from(Code::NotRunning as u8))
                 }
-                (Some(Err(failure)), _) => Err(shown.absent(state, failure).into()),
+                (Some(Err(error)), _) => Err(shown.absent(state, error).into()),
                 (None, None) => match shown.nothing_stored(&place).await {
                     Ok(()) => Ok(ExitCode::SUCCESS),
-                    Err(failure) => Err(shown.absent(state, failure).into()),
+                    Err(error) => Err(shown.absent(state, error).into()),
                 },
             }
         })?;
@@ -109,7 +118,7 @@ impl Events {
 }
 
 /// Subscribes to the events of the supervisor.
-async fn stream(place: &StateDir, name: Option<&str>) -> Result<Response<Incoming>, Failure> {
+async fn stream(place: &StateDir, name: Option<&str>) -> Result<Response<Incoming>, RequestError> {
     if let Some(name) = name {
         client::expect_service(place, "show the events of", name).await?;
     }
@@ -164,6 +173,7 @@ impl Shown {
                 log,
                 service,
                 keep: Some(keep),
+                rank: sequence,
             })
             .collect();
         let mut out = BufWriter::with_capacity(64 << 10, output::screen(Foreign::Text));
@@ -290,23 +300,23 @@ impl Shown {
     }
 
     /// Returns the failure if no event of the service is stored, or none of any service.
-    async fn nothing_stored(&self, place: &StateDir) -> Result<(), Failure> {
+    async fn nothing_stored(&self, place: &StateDir) -> Result<(), RequestError> {
         let Some(name) = &self.name else {
             return client::status(place).await.map(drop);
         };
         if ServiceName::new(name).is_none() {
-            return Err(not_found::service(place, name));
+            return Err(not_found::service(place, name).into());
         }
         client::expect_service(place, "show the events of", name).await?;
         let message = format!("no events of {name} yet: it has not been started");
-        Err(Failure::new(Code::Unknown, message))
+        Err(Failure::new(Code::Unknown, message).into())
     }
 
     /// Returns the failure of a request, or that of a service which is installed nowhere.
-    fn absent(&self, state: &StateDir, failure: Failure) -> Failure {
+    fn absent(&self, state: &StateDir, error: RequestError) -> Failure {
         match &self.name {
-            Some(name) => not_found::service_or(state, &[name], failure),
-            None => failure,
+            Some(name) => not_found::service_or(state, &[name], error),
+            None => error.into(),
         }
     }
 }
@@ -326,6 +336,11 @@ impl<'a> Message<'a> {
         }
         StoredEvent::parse(line).map(Self::Event)
     }
+}
+
+/// Returns the number of a stored event among those of its supervisor.
+fn sequence(line: &[u8]) -> u64 {
+    StoredEvent::parse(without_end(line)).map_or(0, |event| event.sequence)
 }
 
 /// Returns the services with their directories of events.

@@ -168,6 +168,7 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
                         context,
                         start_timeout,
                     }),
+                    viewers: None,
                 })
             };
             let done = done.and_then(|_| run());

@@ -233,15 +233,15 @@ impl Install {
         }
         for line in services {
             for loss in line.losses {
-                output::complain(&format!(
+                output::remark(&format!(
                     "{}: not supported by the service manager: {loss}",
                     line.name
                 ));
             }
             for warning in line.warnings {
-                output::complain(&format!("warning: {}: {warning}", line.name));
+                output::remark(&format!("warning: {}: {warning}", line.name));
             }
-            output::text(&format!("{}: {}\n", line.name, line.what))?;
+            output::confirm(&format!("{}: {}\n", line.name, line.what))?;
         }
         Ok(ExitCode::SUCCESS)
     }

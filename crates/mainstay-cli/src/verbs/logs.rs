@@ -14,6 +14,7 @@ use mainstay_core::failure::{Code, Failure, Sought};
 use mainstay_core::log::Stream;
 use mainstay_core::log::stored::Stored;
 use mainstay_core::spec::ServiceName;
+use mainstay_core::suggest::did_you_mean;
 use mainstay_host::output::{self, Foreign};
 use mainstay_logs::read::{Followed, Keep, Log, Position, Query, follow};
 use mainstay_store::state_dir::StateDir;
@@ -23,8 +24,10 @@ use regex::bytes::Regex;
 use super::merge::{Input, MergeError, merge};
 use super::selection::{Selection, TIMES};
 use crate::client;
+use crate::completion::{self, Live};
 use crate::installed::Installed;
 use crate::not_found;
+use crate::request_error::RequestError;
 use pager::Pager;
 use show::{Added, Form, Shown, Tag};
 
@@ -136,10 +139,10 @@ impl Logs {
                 installed.check_hosted("rotate the log of")?;
             }
             let rotated = client::block_on(client::rotate(&state.of(&name), &name))?;
-            rotated.map_err(|failure| not_found::service_or(state, &[name], failure))?;
+            rotated.map_err(|error| not_found::service_or(state, &[name], error))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let query = self.selection.query()?;
+        let query = self.selection.query(self.follow)?;
         let regex = self.selection.regex()?;
         let mut sources = Vec::new();
         for (number, name) in self.names.iter().enumerate() {
@@ -147,15 +150,14 @@ impl Logs {
                 installed.check_hosted("show the logs of")?;
             }
             let found = self.sources(&state.of(name), number, name, regex.as_ref());
-            sources
-                .extend(found.map_err(|failure| not_found::service_or(state, &[name], failure))?);
+            sources.extend(found.map_err(|error| not_found::service_or(state, &[name], error))?);
         }
         // Without a selection of lines, bytes are copied unchanged.
         let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();
         if self.follow && !as_bytes {
             for source in &mut sources {
                 let left = source.log.leave_unfinished_line();
-                left.map_err(|error| unreadable(state, &source.name, &error))?;
+                left.map_err(|error| Failure::from(unreadable(state, &source.name, &error)))?;
             }
         }
         let is_paged = !self.follow && !self.no_pager;
@@ -188,7 +190,7 @@ impl Logs {
                 output::ignore_closed(Err(error))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(ShowError::Log(name, error)) => return Err(unreadable(state, &name, &error)),
+            Err(ShowError::Log(name, error)) => return Err(unreadable(state, &name, &error).into()),
         }
         let mut damaged = Ok(ExitCode::SUCCESS);
         for damage in sources.iter().flat_map(|source| source.log.damage()) {
@@ -218,7 +220,7 @@ impl Logs {
         service: usize,
         name: &str,
         regex: Option<&Regex>,
-    ) -> Result<Vec<Source>, Failure> {
+    ) -> Result<Vec<Source>, RequestError> {
         // Only a valid service name may become part of a path.
         let Some(known) = ServiceName::new(name) else {
             return Err(unreadable(state, name, &io::ErrorKind::NotFound.into()));
@@ -234,8 +236,9 @@ impl Logs {
         let asked = self.stream;
         if asked.is_some() && stderr.is_none() && !names_streams(&log).map_err(failed)? {
             let message = format!("the log of {name} does not distinguish stdout and stderr");
-            return Err(Failure::new(Code::Usage, message)
-                .hint("set log = { streams = \"split\" } to separate them from then on"));
+            let failure = Failure::new(Code::Usage, message)
+                .hint("set log = { streams = \"split\" } to separate them from then on");
+            return Err(failure.into());
         }
         let is_split = stderr.is_some();
         let streams = match asked {
@@ -284,6 +287,7 @@ impl Logs {
                 log: &source.log,
                 service: source.service,
                 keep: (!source.filter.keeps_all()).then_some(keep as &Keep<'_>),
+                rank: |_| 0,
             })
             .collect();
         let merged = merge(&inputs, query, |number, time, line| {
@@ -393,35 +397,40 @@ fn names_streams(log: &Log) -> io::Result<bool> {
     Ok(is_empty)
 }
 
-fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> Failure {
+fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> RequestError {
     match error.kind() {
         io::ErrorKind::NotFound => {
             // A running supervisor reports whether the service exists.
-            let asked =
-                client::block_on(client::expect_service(state, "show the logs of", name)).flatten();
+            let asked = client::block_on(client::expect_service(state, "show the logs of", name));
             match asked {
-                Ok(()) => {
+                Ok(Ok(())) => {
                     let message = format!("no log of {name} yet: it has not been started");
-                    return Failure::new(Code::Unknown, message);
+                    return Failure::new(Code::Unknown, message).into();
                 }
-                Err(failure) if failure.code() == Code::Unknown => return failure,
-                Err(_) => {}
+                Ok(Err(error @ RequestError::NoService(_))) => return error,
+                _ => {}
             }
             let place = state.logs_dir();
+            let known = completion::names(state, &Live::Services);
             Failure::new(
                 Code::Unknown,
                 format!("no log of {name} in {}", place.display()),
             )
-            .hint("if it runs with another state directory, use --state-dir DIR")
+            .hint(match did_you_mean(name, known.iter().map(String::as_str)) {
+                Some(near) => near,
+                None => "if it runs with another state directory, use --state-dir DIR".to_owned(),
+            })
             .seeking(Sought::Service(name.to_owned()))
+            .into()
         }
         io::ErrorKind::PermissionDenied => {
             let operation = format!("cannot read the log of {name}");
-            access::denied(&operation, &state.logs_dir().join(name), error)
+            access::denied(&operation, &state.logs_dir().join(name), error).into()
         }
         _ => Failure::new(
             Code::Failed,
             format!("cannot read the log of {name}: {error}"),
-        ),
+        )
+        .into(),
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Input<'a> {
     pub(super) service: usize,
     /// The filter for lines; `None` if all of them are selected.
     pub(super) keep: Option<&'a Keep<'a>>,
+    /// Returns the position of a line among lines of the same time in other logs.
+    pub(super) rank: fn(&[u8]) -> u64,
 }
 
 /// The reason why not all lines were shown.
@@ -42,6 +44,7 @@ pub(super) fn merge(
             lines: input.log.lines(range, input.keep),
             line: Vec::new(),
             time: None,
+            rank: input.rank,
         };
         reader.advance()?;
         readers.push(reader);
@@ -49,9 +52,9 @@ pub(super) fn merge(
     for surplus in &mut surplus {
         *surplus = query.lines.map_or(0, |lines| surplus.saturating_sub(lines));
     }
-    let first = |reader: &Reader<'_>| Some(Reverse((reader.time?.micros, reader.number)));
-    let mut next: BinaryHeap<_> = readers.iter().filter_map(first).collect();
-    while let Some(Reverse((now, number))) = next.pop() {
+    let first = |reader: &Reader<'_>| reader.key(0);
+    let mut next: BinaryHeap<_> = readers.iter().filter_map(first).map(Reverse).collect();
+    while let Some(Reverse((now, _, number))) = next.pop() {
         let reader = &mut readers[number];
         let surplus = &mut surplus[inputs[number].service];
         if *surplus > 0 {
@@ -60,10 +63,8 @@ pub(super) fn merge(
             show(number, time, &reader.line).map_err(MergeError::Output)?;
         }
         reader.advance()?;
-        if let Some(time) = reader.time {
-            // A clock that was set back does not change the order of lines within a log.
-            next.push(Reverse((time.micros.max(now), number)));
-        }
+        // A clock that was set back does not change the order of lines within a log.
+        next.extend(reader.key(now).map(Reverse));
     }
     Ok(())
 }
@@ -75,6 +76,7 @@ struct Reader<'a> {
     line: Vec<u8>,
     /// The time of the line; `None` at the end.
     time: Option<Time>,
+    rank: fn(&[u8]) -> u64,
 }
 
 impl Reader<'_> {
@@ -82,5 +84,12 @@ impl Reader<'_> {
         let next = self.lines.next(&mut self.line);
         self.time = next.map_err(|error| MergeError::Input(self.number, error))?;
         Ok(())
+    }
+
+    /// Returns the key by which the line is ordered, with a time not before `earliest`; `None` at
+    /// the end.
+    fn key(&self, earliest: u64) -> Option<(u64, u64, usize)> {
+        let micros = self.time?.micros.max(earliest);
+        Some((micros, (self.rank)(&self.line), self.number))
     }
 }

@@ -2,15 +2,19 @@
 //! the result.
 
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod diff;
 pub(crate) mod enable;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod host;
+pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod man;
 mod merge;
 pub(crate) mod run;
 pub(crate) mod schema;
@@ -20,6 +24,7 @@ pub(crate) mod status;
 pub(crate) mod uninstall;
 pub(crate) mod update;
 pub(crate) mod verify;
+pub(crate) mod version;
 
 use clap::ValueEnum;
 use mainstay_core::failure::{Code, Failure};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use mainstay_core::failure::Failure;
 use mainstay_host::manifest_file;
 use mainstay_host::output::{self, Foreign};
-use mainstay_host::{self as host, Options, Output, Services};
+use mainstay_host::{self as host, Options, Output, Services, Viewers};
 use mainstay_store::ledger::ManifestCopy;
 use mainstay_store::state_dir::StateDir;
 
@@ -32,6 +32,9 @@ pub(crate) struct Run {
     /// With --follow: pass all control characters to the terminal, not only colours
     #[arg(long, requires = "follow")]
     raw: bool,
+    /// Let the members of this group view the services, but not change them
+    #[arg(long, value_name = "GROUP")]
+    viewers: Option<String>,
     /// Print one JSON object per event
     #[arg(long)]
     json: bool,
@@ -45,11 +48,10 @@ impl Run {
         let is_left_out = |name: &String| !specs.iter().any(|spec| spec.name().as_str() == name);
         let all = manifest.specs.iter().map(|spec| spec.name().to_string());
         let left_out = all.filter(is_left_out).collect();
-        let fits = output::terminal_height()
-            .is_some_and(|height| host::table_height(specs.len()) < height);
+        let is_drawable = output::terminal_size().is_some() && !output::is_dumb();
         let output = match self.json {
             true => Output::Json,
-            false if fits && !self.follow => Output::Table,
+            false if is_drawable && !self.follow && !output::is_quiet() => Output::Table,
             false => Output::Lines,
         };
         let code = host::run(Options {
@@ -67,6 +69,7 @@ impl Run {
                 Foreign::Coloured
             }),
             manager: None,
+            viewers: self.viewers.map(Viewers::find).transpose()?,
         })?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }

@@ -4,10 +4,11 @@ use std::time::SystemTime;
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::time::{WHEN, when};
+use mainstay_host::output;
 use mainstay_logs::read::Query;
 use regex::bytes::{Regex, RegexBuilder};
 
-/// The number of lines shown if no option selects lines.
+/// The number of lines shown to a person if no option selects lines.
 const DEFAULT_LINES: u64 = 10;
 
 /// The help about times.
@@ -18,7 +19,8 @@ T is one of: 2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12]
 /// The selected lines.
 #[derive(Debug, clap::Args)]
 pub(super) struct Selection {
-    /// Show the last N lines of each service [default: 10; all with --since, --until or --grep]
+    /// Show the last N lines of each service [default: 10 on a terminal or with --follow, otherwise
+    /// all; all with --since, --until or --grep]
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u64>,
     /// Show lines from this time on
@@ -41,8 +43,8 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// Returns the range of lines.
-    pub(super) fn query(&self) -> Result<Query, Failure> {
+    /// Returns the range of lines. `follows` is set if new lines are shown after them.
+    pub(super) fn query(&self, follows: bool) -> Result<Query, Failure> {
         let named = |option, text: &Option<String>| {
             let text = text.as_deref();
             text.map(|text| time(option, text)).transpose()
@@ -50,7 +52,8 @@ impl Selection {
         let since = named("--since", &self.since)?;
         let until = named("--until", &self.until)?;
         let is_narrowed = since.is_some() || until.is_some() || self.grep.is_some();
-        let lines = self.lines.or((!is_narrowed).then_some(DEFAULT_LINES));
+        let is_brief = !is_narrowed && (follows || output::is_terminal());
+        let lines = self.lines.or(is_brief.then_some(DEFAULT_LINES));
         Ok(Query {
             lines,
             since,

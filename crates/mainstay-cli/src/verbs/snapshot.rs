@@ -25,6 +25,7 @@ use crate::client;
 use crate::deploy::update;
 use crate::installed::Installed;
 use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The hint for a manifest without `snapshot`.
 const STATE: &str =
@@ -211,11 +212,15 @@ impl Kept {
             let failure = failure.seeking(Sought::Service(name.to_owned()));
             return Err(not_found::service_or(&self.base, &[name], failure));
         };
-        let manifest = manifest_file::load(path, None)?;
-        let mut specs = manifest.specs.iter();
+        let loaded = manifest_file::load(path, None)?;
+        let mut specs = loaded.specs.iter();
         let Some(spec) = specs.find(|spec| *spec.name() == self.name) else {
             let message = format!("{} has no service {}", path.display(), self.name);
-            return Err(Failure::new(Code::Unknown, message));
+            let failure = Failure::new(Code::Unknown, message);
+            return Err(match manifest {
+                Some(_) => failure,
+                None => failure.seeking(Sought::Service(self.name.to_string())),
+            });
         };
         Ok(spec.snapshot().cloned())
     }
@@ -227,8 +232,8 @@ impl Kept {
                 let mut services = report.services.into_iter();
                 Ok(services.find(|service| service.name == self.name.as_str()))
             }
-            Err(absent) if absent.code() == Code::NotRunning => Ok(None),
-            Err(failure) => Err(failure),
+            Err(RequestError::NoSupervisor(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -238,14 +243,14 @@ impl Kept {
             Some(installed) => update::control(&installed, verb),
             None => {
                 let request = client::request(&self.state, self.name.as_str(), verb);
-                client::block_on(request)?
+                Ok(client::block_on(request)??)
             }
         }
     }
 
     fn print_remarks(&self, remarks: &[String]) {
         for remark in remarks {
-            output::complain(&format!("{}: {remark}", self.name));
+            output::remark(&format!("{}: {remark}", self.name));
         }
     }
 }
@@ -256,9 +261,9 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
         .is_some_and(|service| service.state == StateName::Running);
     let id = if runs {
         let taken = client::block_on(client::snapshot(&kept.state, kept.name.as_str()))?;
-        taken.map_err(|failure| match kept.declared(manifest) {
+        taken.map_err(|error| match kept.declared(manifest) {
             Ok(None) => kept.undeclared(),
-            _ => failure,
+            _ => error.into(),
         })?
     } else {
         let policy = kept.policy(manifest)?;
@@ -280,12 +285,13 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
     };
     let taken = kept.store.list()?.into_iter().find(|one| one.id == id);
     match (taken, json) {
-        (Some(taken), true) => {
-            let document = json!({ "name": kept.name, "snapshot": summary(&taken) });
-            output::document(&document)
+        (taken, true) => {
+            // Pruned meanwhile, it has its ID only.
+            let taken = taken.map_or_else(|| json!({ "id": id }), |taken| summary(&taken));
+            output::document(&json!({ "name": kept.name, "snapshot": taken }))
         }
-        (Some(taken), false) => output::text(&format!("{}\n", row(&taken))),
-        (None, _) => output::text(&format!("{id}\n")),
+        (Some(taken), false) => output::confirm(&format!("{}\n", row(&taken))),
+        (None, false) => output::confirm(&format!("{id}\n")),
     }
 }
 
@@ -509,7 +515,7 @@ fn restore(
     if json {
         output::document(&document)
     } else {
-        output::text(&text)
+        output::confirm(&text)
     }
 }
 
@@ -518,7 +524,7 @@ fn restore_now(kept: &Kept, which: Which, replaced: Replaced) -> Result<(Value, 
     let done = session.restore(which, replaced)?;
     session.finish();
     for (id, why) in &done.damaged {
-        output::complain(&format!(
+        output::remark(&format!(
             "{}: snapshot {id} is damaged: {why}; using an older one",
             kept.name
         ));
@@ -571,5 +577,5 @@ fn prune(
         return output::document(&json!({ "name": kept.name, "deleted": deleted }));
     }
     let lines: String = deleted.iter().map(|id| format!("deleted {id}\n")).collect();
-    output::text(&lines)
+    output::confirm(&lines)
 }

@@ -14,8 +14,10 @@ use mainstay_host::{output, table};
 use mainstay_store::state_dir::StateDir;
 use mainstay_store::{completed, embedded};
 
+use crate::client;
 use crate::installed::Installed;
-use crate::{client, deploy, not_found};
+use crate::request_error::RequestError;
+use crate::{deploy, last_event, not_found};
 
 /// The polling interval of `--wait`.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -127,7 +129,7 @@ type Remark = (String, &'static str);
 /// Prints the remark of the last poll, however many polls there were.
 fn print_remark(remark: Option<Remark>) {
     if let Some((what, hint)) = remark {
-        output::complain(&format!("{what}\nhint: {hint}"));
+        output::remark(&format!("{what}\nhint: {hint}"));
     }
 }
 
@@ -166,9 +168,9 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
     let found = |name: &String| installed.iter().any(|it| it.name().as_str() == name);
     let other = names.iter().find(|name| !found(name));
     let mut report = if names.is_empty() || other.is_some() {
-        supervised(state, installed.is_empty(), remark).map_err(|failure| match other {
-            Some(name) => not_found::service_or(state, &[name], failure),
-            None => failure,
+        supervised(state, installed.is_empty(), remark).map_err(|error| match other {
+            Some(name) => not_found::service_or(state, &[name], error),
+            None => error.into(),
         })?
     } else {
         StatusReport::default()
@@ -185,8 +187,11 @@ fn ask(state: &StateDir, names: &[String], remark: &mut Option<Remark>) -> Resul
             let asked =
                 client::block_on(client::expect_service(state, "show the status of", name))?;
             return Err(match asked {
-                Err(failure) if failure.code() == Code::Unknown => {
-                    failure.hint("list the supervised services: mainstay list")
+                Err(error @ RequestError::NoService(_)) => {
+                    let near = error.hint().map(str::to_owned);
+                    let hint =
+                        near.unwrap_or("list the supervised services: mainstay list".to_owned());
+                    not_found::service_or(state, &[name], error).hint(hint)
                 }
                 _ => not_found::service_among(state, name, &report),
             });
@@ -204,7 +209,7 @@ fn show(report: &StatusReport, json: bool) -> Result<(), Failure> {
     if json {
         output::document(report)
     } else {
-        output::painted(&table::status(report))
+        output::painted(&table::status(report, output::terminal_width()))
     }
 }
 
@@ -217,25 +222,27 @@ fn supervised(
     state: &StateDir,
     must: bool,
     remark: &mut Option<Remark>,
-) -> Result<StatusReport, Failure> {
+) -> Result<StatusReport, RequestError> {
     let missing = deploy::embedded::missing(state);
     let mut report = match client::block_on(client::status(state))? {
-        Err(absent) if absent.code() == Code::NotRunning => match host::orphans(state) {
-            Some(orphans) => {
-                *remark = Some(orphans.remark());
-                orphans.report
-            }
-            None => {
-                let services = embedded::reports(state);
-                if must && services.is_empty() && missing.is_empty() {
-                    return Err(absent);
+        Err(RequestError::NoSupervisor(absent)) => {
+            let mut report = match host::orphans(state) {
+                Some(orphans) => {
+                    *remark = Some(orphans.remark());
+                    orphans.report
                 }
-                StatusReport {
+                None => StatusReport {
                     supervisor: None,
-                    services,
-                }
+                    services: embedded::reports(state),
+                },
+            };
+            if remark.is_none() && must && report.services.is_empty() && missing.is_empty() {
+                return Err(RequestError::NoSupervisor(absent));
             }
-        },
+            let services = report.services.iter_mut();
+            services.for_each(|service| last_event::explain(state, service));
+            report
+        }
         answer => answer?,
     };
     for service in missing {

@@ -49,13 +49,13 @@ impl Uninstall {
         if !embedded.is_empty() {
             embedded::uninstall_all(state, &embedded, expected, remains)?;
             for name in embedded {
-                output::text(&format!("{name}: uninstalled\n"))?;
+                output::confirm(&format!("{name}: uninstalled\n"))?;
             }
         }
         let mut failure = None;
         for installed in found {
             match installed.uninstall(expected, remains) {
-                Ok(()) => output::text(&format!("{}: uninstalled\n", installed.name()))?,
+                Ok(()) => output::confirm(&format!("{}: uninstalled\n", installed.name()))?,
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

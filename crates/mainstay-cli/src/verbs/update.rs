@@ -150,7 +150,7 @@ impl Update {
             };
             if let Err(failure) = end {
                 self.how.show(lines)?;
-                return Err(failure);
+                return Err(failure.about([site.name().as_str()]));
             }
         }
         self.how.show(lines)?;
@@ -251,11 +251,12 @@ impl Rollback {
                 return Err(Failure::new(Code::Failed, message).hint(hint));
             }
             Ok((kept, Some(Version(version))))
-        })?;
-        let lines = vec![Line::new(&name, done)];
+        });
+        let about = |failure: Failure| failure.about([name.as_str()]);
+        let lines = vec![Line::new(&name, done.map_err(about)?)];
         let end = self.how.end("roll back", &lines);
         self.how.show(lines)?;
-        end.map(|()| ExitCode::SUCCESS)
+        end.map(|()| ExitCode::SUCCESS).map_err(about)
     }
 }
 
@@ -314,7 +315,7 @@ impl How {
                 _ => String::new(),
             }
         });
-        output::text(&text.collect::<String>())
+        output::confirm(&text.collect::<String>())
     }
 }
 
@@ -337,7 +338,7 @@ impl Line {
                 line.outcome = "rolled-back";
                 line.style = given_up.style;
                 line.phase = Some(given_up.phase);
-                line.why = Some(given_up.why);
+                line.why = Some(given_up.refusal.error);
                 line.last_lines = given_up.last_lines;
             }
         }

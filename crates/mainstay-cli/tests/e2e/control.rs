@@ -209,7 +209,7 @@ fn events_are_told_as_they_happen() {
 
 /// Sends a request of these lines to the socket. Returns the head of the answer, and its unparsed
 /// body.
-fn ask(sandbox: &Sandbox, lines: &str, body: &str) -> (String, String) {
+pub(super) fn ask(sandbox: &Sandbox, lines: &str, body: &str) -> (String, String) {
     use std::io::{Read as _, Write as _};
     let path = sandbox.state_dir().join("control.sock");
     let mut stream = std::os::unix::net::UnixStream::connect(path).expect("it listens");
@@ -249,6 +249,7 @@ fn the_socket_speaks_http() {
     event(&supervisor, "api", "ready");
     for (request, status, part) in [
         ("GET /v1", 200, r#""pid":"#),
+        ("GET /v1/openapi.json", 200, r#"{"openapi":"3.1.0""#),
         ("GET /v1/services", 200, r#""name":"db""#),
         ("GET /v1/services/api", 200, r#"{"name":"api""#),
         ("GET /v1/services/none", 404, "has no service none"),
@@ -458,5 +459,32 @@ fn the_state_is_the_owners_alone() {
     ] {
         assert_eq!(mode(name), expect, "{name}");
     }
+    stop(supervisor, &sandbox);
+}
+
+/// Every verb suggests the nearest name, from where it looks for names.
+#[test]
+fn a_misspelt_name_is_answered_with_the_nearest() {
+    let (supervisor, sandbox) = supervise(
+        "[service.alpha]\ncommand = [\"PUPPET\", \"print\", \"x\", \"hang\"]\nstart = { ready = { log = \"x\" } }\n",
+    );
+    event(&supervisor, "alpha", "ready");
+    for args in [
+        &["start", "alpah"][..],
+        &["stop", "alpah"],
+        &["status", "alpah"],
+        &["logs", "alpah"],
+        &["events", "alpah"],
+        &["run", "mainstay.toml", "alpah"],
+    ] {
+        let (code, text) = said(&sandbox, args);
+        assert_eq!(code, 4, "{args:?}: {text}");
+        assert!(
+            text.contains("hint: did you mean `alpha`?"),
+            "{args:?}: {text}"
+        );
+    }
+    let (_, text) = said(&sandbox, &["start", "alp\u{7}a"]);
+    assert!(!text.contains("did you mean"), "{text}");
     stop(supervisor, &sandbox);
 }

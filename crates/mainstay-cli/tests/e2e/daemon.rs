@@ -15,7 +15,7 @@ use super::*;
 const INSTALL: [&str; 3] = ["install", "--manager", "embedded"];
 const DAEMON: [&str; 2] = ["daemon", "--json"];
 
-fn daemon(sandbox: &Sandbox, more: &[&str]) -> Supervisor {
+pub(super) fn daemon(sandbox: &Sandbox, more: &[&str]) -> Supervisor {
     let mut command = sandbox.command(mainstay());
     command.args(DAEMON).args(more);
     Supervisor::spawn(command)
@@ -34,7 +34,7 @@ fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> PathBuf {
 
 /// Installs a manifest and returns the output.
 #[track_caller]
-fn install(sandbox: &Sandbox, name: &str, services: &str) -> String {
+pub(super) fn install(sandbox: &Sandbox, name: &str, services: &str) -> String {
     let path = manifest(sandbox, name, services);
     let (code, text) = said(
         sandbox,

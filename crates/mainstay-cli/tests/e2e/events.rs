@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
+use super::daemon::{daemon, install};
 use super::sandbox as of_services;
 use super::*;
 
@@ -72,6 +73,52 @@ fn what_happened_is_known_after_the_supervisor_is_gone() {
     assert_eq!(code, 3, "{text}");
     assert!(text.contains(once) && text.contains("error: "), "{text}");
     sandbox.assert_no_leftovers();
+}
+
+/// Facts of one step have the same time.
+#[test]
+fn events_of_the_same_time_are_in_the_order_in_which_they_occurred() {
+    let (mut supervisor, sandbox) = supervise(
+        "[service.z]\ncommand = [\"PUPPET\", \"hang\"]\n\
+         [service.a]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    event(&supervisor, "z", "started");
+    event(&supervisor, "a", "started");
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    let mut told = supervisor.events();
+    told.retain(|event| event["event"] != "notice");
+    let time = |event: &Value| event["time"].as_str().expect("a time").to_owned();
+    // An exit may be told late.
+    told.sort_by_key(time);
+    let stops: Vec<&Value> = told.iter().filter(|it| it["event"] == "stopping").collect();
+    assert_eq!(time(stops[0]), time(stops[1]), "{told:?}");
+    assert_eq!([&stops[0]["service"], &stops[1]["service"]], ["z", "a"]);
+    assert_eq!(stored(&sandbox, &[]), told);
+}
+
+/// At three in the morning, the first question is who stopped it.
+#[cfg(unix)]
+#[test]
+fn events_tell_who_requested_a_change() {
+    let (sandbox, manifest) = of_services("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    let supervisor = Supervisor::start(&sandbox, &manifest);
+    supervisor.wait_event(SOON, |event| event["event"] == "started");
+    let client = sandbox.command(mainstay()).args(["stop", "a"]).spawn();
+    let mut client = client.expect("mainstay runs");
+    let pid = client.id();
+    assert!(client.wait().expect("our child").success());
+    let events = stored(&sandbox, &["a"]);
+    let asked = events.iter().position(|it| it["event"] == "requested");
+    let asked = asked.expect("the request");
+    assert_eq!(events[asked + 1]["event"], "stopping", "{events:?}");
+    let request = &events[asked];
+    assert_eq!(request["operation"], "stop");
+    assert_eq!(request["principal"]["pid"], pid);
+    let user = request["principal"]["user"].as_str().expect("a name");
+    let message = request["message"].as_str().expect("a message");
+    assert_eq!(message, format!("stop requested by {user} (pid {pid})"));
+    stop(supervisor, &sandbox);
 }
 
 #[test]
@@ -257,6 +304,10 @@ fn an_end_that_no_supervisor_saw_is_a_gap() {
     let (sandbox, manifest) = of_services("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
     let mut supervisor = Supervisor::start(&sandbox, &manifest);
     let started = event(&supervisor, "a", "started");
+    wait_until("the event is stored", SOON, || {
+        let (_, text) = said(&sandbox, &["events", "a"]);
+        text.contains("started").then_some(())
+    });
     supervisor.kill_dash_nine();
     let pid = started["pid"]
         .as_i64()
@@ -275,5 +326,82 @@ fn an_end_that_no_supervisor_saw_is_a_gap() {
         (figures["gaps"] == 1 && figures["is_down"] == false).then_some(figures)
     });
     assert!(figures["up_s"].as_f64() < Some(20.0), "{figures}");
+    let (_, text) = said(&sandbox, &["events", "a", "--json", "--grep", "exited"]);
+    let exited: Value = serde_json::from_str(&text).expect("one event");
+    assert_eq!(exited["unseen"], true, "{exited}");
     stop(supervisor, &sandbox);
+}
+
+#[test]
+fn verbs_say_why_services_do_not_run() {
+    let (mut supervisor, sandbox) = supervise(
+        r#"
+        [service.bad]
+        command = ["PUPPET", "exit", "3"]
+        recovery = { policy = "strict" }
+        [service.good]
+        command = ["PUPPET", "hang"]
+        "#,
+    );
+    event(&supervisor, "bad", "halted");
+    event(&supervisor, "good", "started");
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    let why = "halted: exit code 3; its recovery policy does not restart it";
+    for verb in ["status", "start", "stop", "restart", "pause"] {
+        let (code, text) = said(&sandbox, &[verb, "bad"]);
+        assert_eq!(code, 3, "{verb}: {text}");
+        let note = text
+            .lines()
+            .find(|line| line.starts_with("note: last event of bad, 2"));
+        assert!(
+            note.is_some_and(|note| note.ends_with(why)),
+            "{verb}: {text}"
+        );
+    }
+    let (_, text) = said(&sandbox, &["start", "good", "bad"]);
+    let notes = text.lines().filter(|line| line.starts_with("note: "));
+    assert_eq!(notes.count(), 2, "{text}");
+
+    // What is in the place of the events neither holds up a verb nor misleads it.
+    let dir = sandbox.state_dir().join("events/bad");
+    let path = dir.join("current.log");
+    fs::remove_file(&path).expect("it is there");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a FIFO");
+    let has_note = || {
+        let (code, text) = said(&sandbox, &["status", "bad"]);
+        assert_eq!(code, 3, "{text}");
+        text.contains("note: ")
+    };
+    assert!(!has_note(), "a FIFO");
+    fs::remove_dir_all(&dir).expect("it is there");
+    std::os::unix::fs::symlink("good", &dir).expect("a link");
+    assert!(!has_note(), "the events of another service");
+    sandbox.assert_no_leftovers();
+}
+
+#[test]
+fn a_service_without_its_daemon_shows_its_last_event() {
+    let sandbox = Sandbox::new();
+    install(
+        &sandbox,
+        "web",
+        "[service.web]\ncommand = [\"PUPPET\", \"hang\"]\n",
+    );
+    let mut supervisor = daemon(&sandbox, &[]);
+    event(&supervisor, "web", "started");
+    let running = service(&sandbox, "web");
+    assert_eq!(running["last_event"], Value::Null, "{running}");
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    let web = service(&sandbox, "web");
+    assert_eq!(web["last_event"]["event"], "stopped", "{web}");
+    assert_eq!(web["since"], web["last_event"]["time"], "{web}");
+    assert!(web["since_seconds"].as_u64() < Some(60), "{web}");
+    let (_, table) = said(&sandbox, &["status", "web"]);
+    let why = "`mainstay daemon` is not running; stopped";
+    assert!(table.contains(why), "{table}");
+    sandbox.assert_no_leftovers();
 }

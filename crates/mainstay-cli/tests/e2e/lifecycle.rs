@@ -73,7 +73,11 @@ fn exit_codes_are_a_contract() {
         (r#""exit", "101""#, "backing-off", "attempt 1"),
         (r#""signal", "KILL""#, "backing-off", "attempt 1"),
         (r#""exit", "143""#, "backing-off", "attempt 1"),
-        (r#""exit", "201""#, "halted", "has no stable snapshot"),
+        (
+            r#""exit", "201""#,
+            "halted",
+            "its manifest has no `snapshot` key",
+        ),
         (
             r#""exit", "202""#,
             "halted",
@@ -88,6 +92,36 @@ fn exit_codes_are_a_contract() {
         let seen = event(&supervisor, "a", kind);
         let text = seen["message"].as_str().expect("a message");
         assert!(text.contains(message), "{steps}: {text}");
+        stop(supervisor, &sandbox);
+    }
+}
+
+/// A service has several probes, and an operator may know none of them.
+#[test]
+fn a_failed_probe_is_named() {
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/live", hung.local_addr().expect("an address"));
+    let puppet = mainstay_testkit::puppet().display().to_string();
+    for (probe, expected) in [
+        (
+            format!("http = '{url}'"),
+            format!("GET {url}: no response within 100ms"),
+        ),
+        (
+            r#"exec = ["PUPPET", "hang"]"#.to_owned(),
+            format!("the probe command {puppet}: no response within 100ms"),
+        ),
+        (
+            r#"exec = ["PUPPET", "exit", "3"]"#.to_owned(),
+            format!("the probe command {puppet} failed: exit code 3"),
+        ),
+    ] {
+        let (supervisor, sandbox) = supervise(&format!(
+            "[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n\
+             liveness = {{ {probe}, every = \"100ms\", timeout = \"100ms\", misses = 1000 }}\n"
+        ));
+        let missed = event(&supervisor, "a", "missed");
+        assert_eq!(missed["why"], expected.as_str(), "{probe}");
         stop(supervisor, &sandbox);
     }
 }

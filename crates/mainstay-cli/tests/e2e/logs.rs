@@ -174,7 +174,7 @@ fn lines_are_picked_by_time_pattern_and_number() {
     );
     event(&supervisor, "b", "ready");
     let count = |args: &[&str]| logs(&sandbox, args).lines().count();
-    assert_eq!(count(&["a"]), 10);
+    assert_eq!(count(&["a"]), 31);
     assert_eq!(count(&["a", "--since", "-1h"]), 31);
     assert_eq!(count(&["a", "--since", "today", "-n", "7"]), 7);
     assert_eq!(count(&["a", "--since", "@0", "--until", "@1"]), 0);

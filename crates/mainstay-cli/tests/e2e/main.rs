@@ -3,6 +3,7 @@
 
 mod adoption;
 mod alerts;
+mod completions;
 mod control;
 mod daemon;
 #[cfg(target_os = "linux")]
@@ -10,6 +11,8 @@ mod events;
 mod exhaustion;
 mod failures;
 mod hello;
+mod init;
+mod json;
 mod lifecycle;
 #[cfg(target_os = "linux")]
 mod locks;
@@ -33,11 +36,14 @@ mod survival;
 #[cfg(target_os = "linux")]
 mod systemd;
 mod terminal;
+mod traces;
 #[cfg(target_os = "linux")]
 mod trust;
 mod update;
 #[cfg(target_os = "linux")]
 mod updates;
+#[cfg(target_os = "linux")]
+mod viewers;
 mod web_stack;
 
 use std::path::PathBuf;

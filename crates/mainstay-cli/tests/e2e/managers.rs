@@ -535,3 +535,50 @@ fn a_stopped_need_leaves_hosted_services_running_under_openrc() {
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("b needs a, which is stopped"), "{said}");
 }
+
+/// runit reports states to root only. Other users see that there is a service.
+#[test]
+fn a_state_that_only_root_may_query_is_unknown_to_others() {
+    let Some(lab) = systemd::lab_of("runit") else {
+        return;
+    };
+    lab.script("useradd --create-home bob");
+    systemd::write(
+        &lab,
+        "/srv/hidden.toml",
+        "environment = \"development\"\n[service.hidden]\ncommand = [\"sleep\", \"1000\"]\n\
+         account = \"local-system\"\n",
+    );
+    lab.check(0, &[MAINSTAY, "install", "/srv/hidden.toml"]);
+    lab.check(0, &[MAINSTAY, "start", "hidden"]);
+    let bob = |code, arguments: &[&str]| {
+        let user = ["runuser", "-u", "bob", "--", MAINSTAY];
+        lab.check(code, &[&user, arguments].concat())
+    };
+    let said = bob(0, &["list"]);
+    assert!(said.contains("hidden   unknown"), "{said}");
+    for verb in ["status", "start", "stop", "verify", "logs"] {
+        let said = bob(77, &[verb, "hidden"]);
+        let hint = format!("hint: run it as root: sudo mainstay {verb} hidden");
+        assert!(said.contains(&hint), "{said}");
+    }
+    bob(4, &["status", "nosuch"]);
+
+    // A supervisor of the user does not have the service, but root may have installed it.
+    lab.script(&format!(
+        "chmod 0700 /var/lib/mainstay\n\
+         sed 's/hidden/own/; /account/d' /srv/hidden.toml > /srv/own.toml\n\
+         chmod 0644 /srv/own.toml\n\
+         setsid runuser -u bob -- {MAINSTAY} run /srv/own.toml </dev/null >/dev/null 2>&1 &"
+    ));
+    let status = ["runuser", "-u", "bob", "--", MAINSTAY, "status", "own"];
+    wait_until("bob's supervisor", SOON, || {
+        lab.run(&status).status.success().then_some(())
+    });
+    for verb in ["status", "logs", "stop"] {
+        let said = bob(77, &[verb, "hidden"]);
+        let closed = "/var/lib/mainstay belongs to root (mode 0700)";
+        assert!(said.contains(closed), "{said}");
+    }
+    bob(0, &["stop"]);
+}

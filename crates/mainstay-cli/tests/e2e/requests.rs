@@ -123,8 +123,49 @@ fn services_that_are_restarted_together_go_in_the_order_of_their_needs() {
     assert_eq!(code(verb(&sandbox, &["pause", "a"]).status), 0);
     let output = verb(&sandbox, &["restart", "b"]);
     assert_eq!(code(output.status), 1);
-    let expect = "restart b: it is waiting for a";
-    assert!(stderr(&output).contains(expect), "{}", stderr(&output));
+    let error = stderr(&output);
+    let expect = "restart b: it is waiting for a, which is paused";
+    assert!(error.contains(expect), "{error}");
+    assert!(error.contains("mainstay continue a"), "{error}");
+    stop(supervisor, &sandbox);
+}
+
+/// The service that was asked for has nothing to do with it.
+#[test]
+fn a_wait_names_the_service_that_is_at_fault() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.redis]
+        command = ["PUPPET", "exit", "7"]
+        start = { ready = { file = "HERE/never" } }
+        recovery = { delay = "10ms", max_delay = "60s", limit = { restarts = 1, window = "15m" } }
+        [service.app]
+        command = ["PUPPET", "hang"]
+        needs = ["redis"]
+        [service.web]
+        command = ["PUPPET", "hang"]
+        needs = ["app"]
+        "#,
+    );
+    event(&supervisor, "redis", "crash-looping");
+    for (name, need) in [("app", "redis, which is crash-looping"), ("web", "app")] {
+        let output = verb(&sandbox, &["start", name]);
+        let error = stderr(&output);
+        assert_eq!(code(output.status), 1, "{error}");
+        for expected in [
+            &format!("cannot start {name}: it is waiting for {need}"),
+            "hint: see the output of redis: mainstay logs redis -n 20",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+    assert_eq!(code(verb(&sandbox, &["stop", "redis"]).status), 0);
+    let app = service(&sandbox, "app");
+    assert_eq!(
+        app["detail"], "waiting for redis, which is stopped",
+        "{app}"
+    );
+    assert_eq!(app["blocker"]["state"], "stopped", "{app}");
     stop(supervisor, &sandbox);
 }
 

@@ -140,7 +140,23 @@ fn without_an_older_one_a_human_is_called() {
     let halted = event(&supervisor, "fussy", "halted");
     let why = halted["message"].as_str().expect("a message");
     assert!(why.contains("no stable snapshot before"), "{why}");
+    assert!(why.contains("mainstay snapshot list fussy"), "{why}");
     let mut supervisor = supervisor;
+    supervisor.ctrl_c();
+    supervisor.wait(SOON);
+    sandbox.assert_no_leftovers();
+}
+
+/// A list of no snapshots helps nobody.
+#[test]
+fn a_restore_without_any_snapshot_has_no_hint_to_list_them() {
+    let (sandbox, manifest) = sandbox(&FUSSY.replace("100ms", "1h"));
+    fs::create_dir(sandbox.path().join("data")).expect("a directory");
+    write(&sandbox, "bad");
+    let mut supervisor = Supervisor::start(&sandbox, &manifest);
+    let halted = event(&supervisor, "fussy", "halted");
+    let why = halted["message"].as_str().expect("a message");
+    assert!(why.ends_with("fussy has no stable snapshot"), "{why}");
     supervisor.ctrl_c();
     supervisor.wait(SOON);
     sandbox.assert_no_leftovers();

@@ -140,3 +140,109 @@ fn what_run_shows_cannot_be_forged() {
     assert!(raw.contains("a | \x1b[2Jscreen\n"), "{raw:?}");
     assert_harmless("run --json", &run(&["--json"]));
 }
+
+#[test]
+fn colours_and_drawings_are_for_terminals_that_can_show_them() {
+    let (supervisor, sandbox) = supervise("[service.a]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    event(&supervisor, "a", "started");
+    let status = |variable: Option<(&str, &str)>| {
+        let mut command = sandbox.command(mainstay());
+        command.args(["status", "a"]).env_remove("CLICOLOR_FORCE");
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.envs(variable);
+        Terminal::run(command).1
+    };
+    assert!(status(None).contains("\x1b[32mrunning"));
+    for plain in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let shown = status(Some(plain));
+        assert!(
+            shown.contains("running") && !shown.contains('\x1b'),
+            "{shown:?}"
+        );
+    }
+    let piped = verb(&sandbox, &["status", "a"]).stdout;
+    assert!(!piped.contains(&0x1b));
+    stop(supervisor, &sandbox);
+
+    let (sandbox, manifest) =
+        self::sandbox("[service.a]\ncommand = [\"PUPPET\", \"exit\", \"0\"]\n");
+    let mut command = sandbox.command(mainstay());
+    command.arg("run").arg(&manifest).env("TERM", "dumb");
+    let (_, lines) = Terminal::run(command);
+    assert!(lines.contains("stopped: it exited cleanly\n"), "{lines:?}");
+    assert!(
+        !lines.contains('\x1b') && !lines.contains("SERVICE"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_table_of_run_follows_the_size_of_the_terminal() {
+    let (sandbox, manifest) =
+        self::sandbox("[service.with-a-rather-long-name]\ncommand = [\"PUPPET\", \"hang\"]\n");
+    let mut command = sandbox.command(mainstay());
+    command.arg("run").arg(&manifest).env("TERM", "xterm");
+    let terminal = Terminal::start(command);
+    let shown = |what: &str, part: &str| {
+        wait_until(what, SOON, || {
+            let all = terminal.shown();
+            let last = all.rfind("SERVICE").map(|at| all[at..].to_owned())?;
+            last.contains(part).then_some(all)
+        })
+    };
+    let wide = shown("a table", "running");
+    assert!(
+        wide.contains("MEMORY") && !wide.contains("\x1b[H"),
+        "{wide:?}"
+    );
+    terminal.resize(20, 44);
+    let narrow = wait_until("another one", SOON, || {
+        let all = terminal.shown();
+        let cleared = all.find("\x1b[H\x1b[J")?;
+        let picture = all[cleared..].to_owned();
+        picture.contains("running").then_some(picture)
+    });
+    assert!(
+        !narrow.contains("MEMORY") && narrow.contains("SINCE"),
+        "{narrow:?}"
+    );
+    terminal.interrupt();
+    let (status, _) = terminal.finish();
+    assert!(status.success(), "{status:?}");
+    sandbox.assert_no_leftovers();
+}
+
+/// A person sees the end of a log; a program gets all of it.
+#[test]
+fn a_pipe_gets_every_line() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.state_dir().join("logs/a");
+    fs::create_dir_all(&dir).expect("a directory");
+    let lines: Vec<String> = (1..=25).map(|number| format!("{number}\n")).collect();
+    fs::write(dir.join("current.log"), lines.concat()).expect("a file");
+    let said = |args: &[&str]| String::from_utf8_lossy(&verb(&sandbox, args).stdout).into_owned();
+    assert_eq!(said(&["logs", "a"]), lines.concat());
+    assert_eq!(said(&["logs", "a", "-n", "2"]), lines[23..].concat());
+    assert_eq!(on_terminal(&sandbox, &["logs", "a"]), lines[15..].concat());
+}
+
+#[test]
+fn colors_are_a_choice() {
+    let (sandbox, manifest) = sandbox("[service.a]\ncomand = [\"a\"]\n");
+    let manifest = manifest.display().to_string();
+    let has_colours = |text: &str| text.contains("\x1b[");
+    let piped = |choice| {
+        let output = verb(&sandbox, &["check", &manifest, "--color", choice]);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(has_colours(&piped("always")));
+    assert!(!has_colours(&piped("auto")));
+    let shown = |choice| on_terminal(&sandbox, &["--color", choice, "check", &manifest]);
+    assert!(has_colours(&shown("auto")));
+    assert!(!has_colours(&shown("never")));
+    let help = on_terminal(&sandbox, &["--help"]);
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 160),
+        "{help}"
+    );
+}

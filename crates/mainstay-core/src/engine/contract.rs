@@ -6,6 +6,7 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CodeAction, Policy, Recovery};
+use crate::windows::status;
 
 /// The exit status of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,10 +22,10 @@ pub enum Exit {
 
 impl Exit {
     /// Returns the code as the contract defines it: a signal `n` counts as `128 + n`, as in shells.
-    pub fn contract_code(self) -> Option<u8> {
+    pub fn contract_code(self) -> Option<i32> {
         match self {
-            Self::Code(code) => u8::try_from(code).ok(),
-            Self::Signal(signal) => u8::try_from(signal).ok()?.checked_add(128),
+            Self::Code(code) => Some(code),
+            Self::Signal(signal) => signal.checked_add(128),
             Self::Unknown => None,
         }
     }
@@ -33,7 +34,10 @@ impl Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Code(code) => match status::name_of(code) {
+                Some(name) => write!(f, "exit code {code:#X} ({name})"),
+                None => write!(f, "exit code {code}"),
+            },
             Self::Signal(signal) => match signal_name(signal) {
                 Some(name) => write!(f, "killed by SIG{name}"),
                 None => write!(f, "killed by signal {signal}"),
@@ -45,7 +49,7 @@ impl fmt::Display for Exit {
 
 /// Returns the name of a signal: those with the same number on every Unix, and those on which
 /// Linux, macOS and the BSDs agree.
-fn signal_name(signal: i32) -> Option<&'static str> {
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "HUP",
         2 => "INT",

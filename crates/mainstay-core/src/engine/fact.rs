@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::contract::{Ended, Exit, Human};
+use super::principal::{Operation, Principal};
 use super::rollout::{Style, TrialFailure, TrialPhase};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
+use crate::trace::TraceContext;
 
 /// An event in the life of a service. `Display` formats it as one line without the service's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +67,11 @@ pub enum Fact {
         /// The result of the probe.
         why: String,
     },
+    /// A liveness probe passed after misses.
+    Passed {
+        /// The number of misses in a row before it.
+        misses: u32,
+    },
     /// The main process ended.
     Exited {
         /// The exit status.
@@ -72,6 +79,10 @@ pub enum Fact {
         /// The time since the start.
         #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
+        /// Set if the process ended while no supervisor ran. `after` then is the time until the
+        /// next one found that out.
+        #[serde(rename = "unseen", skip_serializing_if = "std::ops::Not::not")]
+        is_unseen: bool,
     },
     /// A run, or an attempt at one, failed. Later facts report what follows.
     Failed {
@@ -100,6 +111,16 @@ pub enum Fact {
         /// The duration of the crash loop.
         #[serde(rename = "after_ms", with = "super::millis")]
         after: Duration,
+    },
+    /// A change was requested of the service. Later facts report what follows.
+    Requested {
+        /// The change.
+        operation: Operation,
+        /// The requester.
+        principal: Principal,
+        /// The position of the request in the trace of its client.
+        #[serde(rename = "traceparent", skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceContext>,
     },
     /// The service was asked to stop.
     Stopping {
@@ -224,6 +245,16 @@ pub enum Outcome {
     Requested,
 }
 
+impl Outcome {
+    fn text(self) -> &'static str {
+        match self {
+            Self::New => "not started",
+            Self::Completed => "stopped: it exited cleanly",
+            Self::Requested => "stopped",
+        }
+    }
+}
+
 /// The reason why a service stays down until an operator intervenes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -295,6 +326,17 @@ impl Fact {
         }
     }
 
+    /// Returns when a run ended, as far as that is known.
+    fn when(&self) -> String {
+        match self {
+            Self::Exited { is_unseen, .. } if *is_unseen => {
+                "while no supervisor was running".to_owned()
+            }
+            Self::Exited { after, .. } => format!("after {}", Human(*after)),
+            _ => String::new(),
+        }
+    }
+
     /// Returns whether this alert is exempt from rate limiting: it begins or ends a condition that
     /// no other alert reports.
     pub(crate) fn is_urgent(&self) -> bool {
@@ -309,6 +351,11 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting { on } => write!(f, "waiting for {}", Names(on)),
+            Self::Requested {
+                operation,
+                principal,
+                ..
+            } => write!(f, "{operation} requested by {principal}"),
             Self::WaitingFor { probe } => write!(f, "waiting for {probe}"),
             Self::Started {
                 pid, restarts: 0, ..
@@ -324,7 +371,11 @@ impl fmt::Display for Fact {
             Self::Missed { misses, of, why } => {
                 write!(f, "missed liveness probe {misses} of {of}: {why}")
             }
-            Self::Exited { exit, after } => write!(f, "exited after {}: {exit}", Human(*after)),
+            Self::Passed { misses: 1 } => f.write_str("liveness probe passed again after 1 miss"),
+            Self::Passed { misses } => {
+                write!(f, "liveness probe passed again after {misses} misses")
+            }
+            Self::Exited { exit, .. } => write!(f, "exited {}: {exit}", self.when()),
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
             Self::CrashLooping {
                 limit,
@@ -364,15 +415,7 @@ impl fmt::Display for Fact {
             Self::Killing {
                 why: KillReason::Requested,
             } => f.write_str("killing all its processes"),
-            Self::Stopped {
-                outcome: Outcome::New,
-            } => f.write_str("not started"),
-            Self::Stopped {
-                outcome: Outcome::Completed,
-            } => f.write_str("stopped: it exited cleanly"),
-            Self::Stopped {
-                outcome: Outcome::Requested,
-            } => f.write_str("stopped"),
+            Self::Stopped { outcome } => f.write_str(outcome.text()),
             Self::BackingOff { pause, attempt } => {
                 write!(
                     f,
@@ -409,9 +452,7 @@ impl fmt::Display for Fact {
             } => f.write_str("updating: starting the new definition next to the old one"),
             Self::Trial => f.write_str("the new definition is healthy"),
             Self::Updated => f.write_str("updated to the new definition"),
-            Self::RolledBack { why, .. } => {
-                write!(f, "the update was rolled back: {why}")
-            }
+            Self::RolledBack { why, .. } => write!(f, "the update was rolled back: {why}"),
         }
     }
 }

@@ -21,8 +21,10 @@ const RETRY: Backoff = Backoff {
 /// The interval at which a lasting crash loop is reported again.
 const REMINDER: Duration = Duration::from_secs(3600);
 
-/// The minimum pause between the restarts of a crash loop, even if the manifest has no pauses.
-const LEAST_LOOP_PAUSE: Duration = Duration::from_millis(100);
+/// The minimum pause between the restarts of a crash loop, and after a start that made no process,
+/// even if the manifest has no pauses. Without it, a program that cannot be started would occupy
+/// the supervisor.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The number of latest restarts in a checkpoint: the default limit.
 const KEPT_RESTARTS: usize = 20;
@@ -180,6 +182,10 @@ impl RestartHistory {
             }
             CodeAction::Restart => {
                 let mut cadence = recovery.backoff();
+                if matches!(ended, Ended::SpawnFailed(_)) && cadence.base.is_zero() {
+                    cadence.base = LEAST_PAUSE;
+                    cadence.max = cadence.max.max(LEAST_PAUSE);
+                }
                 if let Some(limit) = recovery.limit() {
                     let is_over = |at: &Instant| now.since(*at) >= limit.window();
                     while self.recent.front().is_some_and(is_over) {
@@ -195,7 +201,7 @@ impl RestartHistory {
                         }
                         self.recent.pop_front();
                         self.begin_crash_loop(limit, &ended, now);
-                        cadence.max = cadence.max.max(LEAST_LOOP_PAUSE);
+                        cadence.max = cadence.max.max(LEAST_PAUSE);
                         cadence.base = cadence.max;
                     }
                     self.recent.push_back(now);

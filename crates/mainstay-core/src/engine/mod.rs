@@ -34,6 +34,7 @@
 
 mod asking;
 pub(crate) mod backoff;
+mod cause;
 mod checkpoint;
 mod contract;
 mod fact;
@@ -43,6 +44,7 @@ mod history;
 mod id;
 mod millis;
 mod operations;
+mod principal;
 mod protocol;
 mod request;
 mod rollout;
@@ -60,20 +62,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::checkpoint::{Checkpoint, DesiredState, Failures, RecoveredState, Stage};
+pub(crate) use self::contract::signal_name;
 pub use self::contract::{Ended, Exit, Human, HumanSeconds, StartFailure};
 pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
 pub use self::graph::GraphError;
 use self::graph::{Definitions, Graph};
 pub use self::id::{RunId, ServiceId, Token};
+pub use self::principal::{Operation, Principal};
 pub use self::protocol::{Action, Awaited, Event, Notice, Snapshotted, Unasked};
 pub use self::request::{Launch, Refusal, Request};
 pub use self::rollout::{RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout};
 use self::service::{Role, Service, Settled, Situation};
 use self::shared::Shared;
 use self::trial::Trial;
-pub use self::view::{StateName, View};
+pub use self::view::{Blocker, StateName, View};
 use crate::spec::{ServiceName, Spec};
 use crate::time::Instant;
+use crate::trace::TraceContext;
 
 /// The lifecycle of all services of a host. See the module documentation.
 #[derive(Debug)]
@@ -85,6 +90,10 @@ pub struct Engine {
     shared: Shared,
     shutting_down: bool,
     trials: Vec<Trial>,
+    /// The trace context of the request that is performed now.
+    request: Option<TraceContext>,
+    /// The trace contexts of the requests that caused the operations in progress.
+    causes: BTreeMap<ServiceName, TraceContext>,
 }
 
 impl Engine {
@@ -100,6 +109,8 @@ impl Engine {
             shared: Shared::new(seed),
             shutting_down: false,
             trials: Vec::new(),
+            request: None,
+            causes: BTreeMap::new(),
         };
         engine.define(specs, Instant::ZERO)?;
         Ok(engine)
@@ -234,6 +245,15 @@ impl Engine {
                 .collect();
             view.detail = Some(format!("waiting for {}", names.join(", ")));
         }
+        let blocker = self.awaited(id, |need| need.trouble().is_some());
+        view.blocker = blocker.map(|need| {
+            let view = need.view();
+            Blocker {
+                name: need.spec().name().to_string(),
+                state: view.state,
+                has_run: view.pid.is_some() || view.last_exit.is_some(),
+            }
+        });
         if self.services.get(&id)?.is_halted_for_a_need() {
             let mut needs = self.graph.needs.of(id).iter();
             let halted = needs.find(|need| self.services.get(need).is_some_and(Service::is_halted));
@@ -264,12 +284,13 @@ impl Engine {
         deadlines.chain(self.trial_deadline()).min()
     }
 
-    /// Returns whether no service runs and none will without a request. Processes that survive a
-    /// kill keep a host up, but do not prevent its shutdown once it was requested.
+    /// Returns whether no service runs and none will without a request, and every trial has ended.
+    /// Processes that survive a kill keep a host up, but do not prevent its shutdown once it was
+    /// requested.
     pub fn is_down(&self) -> bool {
         let is_down =
             |service: &Service| service.is_down() && (self.shutting_down || !service.has_remains());
-        self.services.values().all(is_down)
+        self.trials.is_empty() && self.services.values().all(is_down)
     }
 
     /// Returns whether no service is in transition. Services that wait for a need or back off are
@@ -367,9 +388,11 @@ impl Engine {
         self.postpone_trials();
     }
 
-    /// Returns these services and all that need them, directly or indirectly.
+    /// Returns these services and all active ones that need them, directly or indirectly.
     pub fn with_dependents(&self, ids: &[ServiceId]) -> Vec<ServiceId> {
-        self.graph.dependents.reach(ids)
+        let mut reached = self.graph.dependents.reach(ids);
+        reached.retain(|id| self.services.get(id).is_some_and(Service::is_active));
+        reached
     }
 
     /// Returns these services and all their needs, direct and indirect.
@@ -388,6 +411,12 @@ impl Engine {
     /// Returns whether a service waits, directly or indirectly, for a need that is crash-looping or
     /// failing repeatedly, or that an operator stopped or paused.
     pub fn is_stuck(&self, id: ServiceId) -> bool {
+        self.awaited(id, Service::is_out_of_reach).is_some()
+    }
+
+    /// Returns a service that `is_meant`, of those that a waiting service waits for, directly or
+    /// indirectly.
+    fn awaited(&self, id: ServiceId, is_meant: impl Fn(&Service) -> bool) -> Option<&Service> {
         let (mut open, mut seen) = (vec![id], BTreeSet::from([id]));
         while let Some(id) = open.pop() {
             let is_waiting = |service: &Service| service.view().state == StateName::Waiting;
@@ -398,13 +427,13 @@ impl Engine {
                 let Some(service) = self.services.get(&need).filter(|it| !it.is_satisfied()) else {
                     continue;
                 };
-                if service.is_out_of_reach() {
-                    return true;
+                if is_meant(service) {
+                    return Some(service);
                 }
                 open.extend(seen.insert(need).then_some(need));
             }
         }
-        false
+        None
     }
 
     /// Returns whether a service is backing off after so many failures that waiting for its next

@@ -40,6 +40,7 @@ impl Engine {
             Request::Pause => service.pause(&mut self.shared)?,
             _ => service.resume(&mut self.shared)?,
         }
+        self.attribute(&[id]);
         Ok(self.settle(vec![id]))
     }
 
@@ -64,6 +65,7 @@ impl Engine {
             refusal.map_err(|refusal| (id, refusal))?;
         }
         self.shared.now = now;
+        self.attribute(ids);
         for &id in ids {
             if let Some(service) = self.services.get_mut(&id) {
                 service
@@ -80,7 +82,8 @@ impl Engine {
     /// need one of them keep running; [`Fact::StillNeeded`] reports them at once.
     pub fn stop(&mut self, ids: &[ServiceId], now: Instant) -> Vec<Action> {
         self.shared.now = now;
-        self.end_trials(|service| ids.contains(&service));
+        self.attribute(ids);
+        self.end_trials(|trial| ids.iter().any(|id| trial.is_of(*id)));
         let mut stopping = Vec::new();
         for id in ids {
             if let Some(service) = self.services.get_mut(id) {
@@ -97,6 +100,21 @@ impl Engine {
         self.settle(ids.to_vec())
     }
 
+    /// Stops these services and all that need them, as [`Engine::stop`] does, and returns them. A
+    /// new definition on trial that needs one of them is rolled back.
+    pub fn stop_with_dependents(
+        &mut self,
+        ids: &[ServiceId],
+        now: Instant,
+    ) -> (Vec<ServiceId>, Vec<Action>) {
+        self.shared.now = now;
+        let reached = self.graph.dependents.reach(ids);
+        self.end_trials(|trial| trial.candidate().is_some_and(|id| reached.contains(&id)));
+        let active = self.with_dependents(ids);
+        let actions = self.stop(&active, now);
+        (active, actions)
+    }
+
     /// Processes an operator's request for a snapshot of a running service. The returned token is
     /// that of the [`Event::Snapshotted`](super::Event::Snapshotted) to come.
     ///
@@ -110,6 +128,7 @@ impl Engine {
         self.shared.now = now;
         let service = self.services.get_mut(&id).ok_or(Refusal::Removed)?;
         let token = service.request_snapshot(&mut self.shared)?;
+        self.attribute(&[id]);
         Ok((token, self.settle(vec![id])))
     }
 
@@ -152,6 +171,7 @@ impl Engine {
     /// needs it. Any of them may be started again.
     pub fn request_stop_of_all(&mut self, now: Instant) -> Vec<Action> {
         self.shared.now = now;
+        self.attribute_all();
         self.end_trials(|_| true);
         for service in self.services.values_mut() {
             service.want_down();
@@ -163,6 +183,7 @@ impl Engine {
     pub fn stop_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
+        self.attribute_all();
         self.end_trials(|_| true);
         for service in self.services.values_mut() {
             service.want_end();
@@ -174,7 +195,9 @@ impl Engine {
     pub fn kill_all(&mut self, now: Instant) -> Vec<Action> {
         self.shutting_down = true;
         self.shared.now = now;
+        self.attribute_all();
         self.end_trials(|_| true);
+        self.abandon_restores();
         for service in self.services.values_mut() {
             service.want_end();
             service.kill(&mut self.shared);
@@ -185,6 +208,7 @@ impl Engine {
     /// Starts the needs of the services in `started` that are not ready, directly and indirectly,
     /// and adds them to `started`.
     pub(super) fn start_needs(&mut self, started: &mut Vec<ServiceId>) {
+        let named = started.len();
         let mut i = 0;
         while let Some(id) = started.get(i) {
             i += 1;
@@ -200,5 +224,6 @@ impl Engine {
                 }
             }
         }
+        self.attribute(&started[named..]);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::{Ended, Human};
 use super::id::ServiceId;
-use crate::spec::ServiceName;
+use crate::spec::{Ready, ServiceName, Spec};
 
 /// The time limit for the commit of a healthy candidate.
 pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +21,18 @@ pub enum Style {
     Restart,
     /// Both run, on the same sockets, until the trial is decided.
     Overlap,
+}
+
+impl Style {
+    /// Returns whether both definitions may run at once. A state that is kept in snapshots belongs
+    /// to one program, so it rules that out. Only a program's own notification, or the fact that it
+    /// runs, is evidence about the new run alone: a probe could be answered by the old one.
+    pub fn may_overlap(old: &Spec, new: &Spec) -> bool {
+        let is_told_apart = matches!(new.start().ready(), None | Some(Ready::Notify(_)));
+        let is_stateful = old.snapshot().is_some() || new.snapshot().is_some();
+        let is_same_place = !new.listen().is_empty() && old.listen() == new.listen();
+        is_same_place && is_told_apart && !is_stateful
+    }
 }
 
 /// The parameters of a trial.

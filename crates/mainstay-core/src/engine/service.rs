@@ -277,15 +277,13 @@ impl Service {
             ) if !situation.is_held => self.begin_stop(Then::Down, shared),
             (
                 State::Restoring {
-                    asked: Some(token),
-                    is_called_off,
+                    asked: Some(_),
+                    is_called_off: false,
                     ..
                 },
                 Goal::Down,
-            ) if !*is_called_off => {
-                *is_called_off = true;
-                let action = Action::AbandonRestore(self.id, *token);
-                shared.actions.push(action);
+            ) => {
+                self.cancel_restore(shared);
                 return Settled::Still;
             }
             (
@@ -435,6 +433,14 @@ impl Service {
                 self.emit(Fact::BackingOff { pause, attempt }, shared);
                 let until = now + pause;
                 self.enter(State::BackingOff { until, why: ended }, shared);
+            }
+            Next::Restore { .. } if spec.snapshot().is_none() => {
+                let why = format!(
+                    "no snapshot is restored, because its manifest has no `snapshot` key (repair its \
+                     state, then start it: mainstay start {})",
+                    spec.name()
+                );
+                self.halt(Halt::NotRestored { why }, None, shared);
             }
             Next::Restore { before } => {
                 self.emit(Fact::Restoring { before }, shared);

@@ -81,6 +81,8 @@ pub(super) struct Child {
     pub(super) was_ready: bool,
     /// Set once the state was copied, or found unchanged, while the run was healthy.
     pub(super) is_kept: bool,
+    /// Set if the main process ended while no supervisor ran. The host still reports its exit.
+    pub(super) is_unseen: bool,
 }
 
 /// The main process of a run.
@@ -160,6 +162,7 @@ pub(super) enum SnapshotSchedule {
         until: Instant,
         is_still: bool,
         is_frozen: bool,
+        reason: Reason,
     },
 }
 

@@ -11,6 +11,8 @@ use super::simulation::spec;
 use super::*;
 use crate::spec::{Backoff, CodeAction, Policy, Recovery};
 
+mod trials;
+
 fn recovery(policy: Policy) -> Recovery {
     let mut recovery = spec(0, &[], &mut Random::new(1)).recovery().clone();
     (recovery.policy, recovery.codes) = (policy, BTreeMap::new());
@@ -75,22 +77,22 @@ fn the_contract_is_the_table() {
 #[test]
 fn an_override_is_for_its_code_only() {
     for policy in [Policy::Strict, Policy::Restart, Policy::Never] {
-        for code in 0..=255 {
+        for code in (0..=255).chain([3010, -1, -1_073_741_819]) {
             for action in [CodeAction::Stop, CodeAction::Retry, CodeAction::Halt] {
                 let usual = recovery(policy);
                 let mut special = usual.clone();
                 special.codes.insert(code, action);
-                for other in -1..=256 {
+                for other in (-1..=256).chain([code]) {
                     let ended = Ended::Exit(Exit::Code(other));
-                    let expect = if other == i32::from(code) {
+                    let expect = if other == code {
                         action
                     } else {
                         classify(&usual, &ended)
                     };
                     assert_eq!(classify(&special, &ended), expect);
                 }
-                if code > 128 {
-                    let ended = Ended::Exit(Exit::Signal(i32::from(code) - 128));
+                if (129..=255).contains(&code) {
+                    let ended = Ended::Exit(Exit::Signal(code - 128));
                     assert_eq!(classify(&special, &ended), action);
                 }
             }
@@ -452,4 +454,130 @@ fn a_halt_keeps_its_time_under_another_host() {
     let mut engine = Engine::new(specs, 1).unwrap();
     engine.resume([(a, checkpoint)], at(20));
     assert_eq!(engine.view(a).unwrap().since, at(3));
+}
+
+/// A restart that waits for dependents is off if the service is stopped meanwhile, also if that
+/// stop is withdrawn.
+#[test]
+fn a_stop_cancels_a_restart_that_has_not_begun() {
+    let specs =
+        specs("[service.db]\ncommand = ['db']\n[service.api]\ncommand = ['api']\nneeds = ['db']\n");
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let [db, api] = ["db", "api"].map(|name| engine.find(name).unwrap());
+    let (_, run) = spawned(&engine.start_all(at(0)));
+    let (_, run) = spawned(&engine.step(Event::Spawned(db, run, 1), at(0)));
+    engine.step(Event::Spawned(api, run, 2), at(0));
+    engine.start(&[db, api], Launch::Afresh, at(1)).unwrap();
+    assert_eq!(engine.view(db).unwrap().state, StateName::StopPending);
+    // Such a service cannot be paused either.
+    let paused = engine.request(db, Request::Pause, at(1));
+    assert_eq!(paused, Err(Refusal::State(StateName::StopPending)));
+    engine.stop(&[db], at(2));
+    engine.request(db, Request::Start, at(3)).unwrap();
+    assert_eq!(engine.view(db).unwrap().state, StateName::Running);
+    engine.step(Event::Exited(api, run, Exit::Code(0)), at(4));
+    let (id, _) = spawned(&engine.step(Event::Emptied(api, run), at(4)));
+    assert_eq!(id, api);
+    assert_eq!(engine.view(db).unwrap().state, StateName::Running);
+}
+
+/// Returns the token of a requested restore.
+#[track_caller]
+fn restore(actions: &[Action]) -> Token {
+    let tokens = actions.iter().find_map(|action| match action {
+        Action::Restore { token, .. } => Some(*token),
+        _ => None,
+    });
+    tokens.unwrap_or_else(|| panic!("no restore: {actions:?}"))
+}
+
+/// Runs a service until its state is being restored. Returns its ID, and the token of the restore.
+fn restoring() -> (Engine, ServiceId, Token) {
+    let specs = specs("[service.a]\ncommand = ['a']\nsnapshot = { after = '1s' }\n");
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let (a, run) = spawned(&engine.start_all(at(0)));
+    engine.step(Event::Spawned(a, run, 1), at(0));
+    engine.step(Event::Exited(a, run, Exit::Code(201)), at(1));
+    let token = restore(&engine.step(Event::Emptied(a, run), at(1)));
+    (engine, a, token)
+}
+
+/// A start that follows the cancellation of a restore requests it again: the program never runs
+/// with the state that it has rejected.
+#[test]
+fn a_cancelled_restore_is_requested_again_by_a_start() {
+    let (mut engine, a, token) = restoring();
+    let actions = engine.stop(&[a], at(2));
+    let cancelled = Action::AbandonRestore(a, token);
+    assert!(actions.contains(&cancelled), "{actions:?}");
+    engine.request(a, Request::Start, at(3)).unwrap();
+    let late = Event::Restored(a, token, Err("it was cancelled".to_owned()));
+    assert_ne!(restore(&engine.step(late, at(4))), token);
+}
+
+/// A service that fails before its requested restart has begun is started again, although its
+/// recovery policy would not restart it.
+#[test]
+fn a_failure_does_not_prevent_a_requested_restart() {
+    let specs = specs(
+        "[service.db]\ncommand = ['db']\nrecovery = { policy = 'never' }\n\
+         start = { timeout = '30s', ready = { notify = true } }\n\
+         [service.api]\ncommand = ['api']\nneeds = ['db']\n",
+    );
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let [db, api] = ["db", "api"].map(|name| engine.find(name).unwrap());
+    // Ready, and then on its way up again, while the dependent runs on.
+    let (_, run) = spawned(&engine.start_all(at(0)));
+    engine.step(Event::Spawned(db, run, 1), at(0));
+    let (_, dependent) = spawned(&engine.step(Event::Notified(db, run, Notice::Ready), at(1)));
+    engine.step(Event::Spawned(api, dependent, 2), at(1));
+    engine.start(&[db], Launch::Afresh, at(2)).unwrap();
+    engine.step(Event::Exited(db, run, Exit::Code(0)), at(2));
+    let (_, run) = spawned(&engine.step(Event::Emptied(db, run), at(2)));
+    engine.step(Event::Spawned(db, run, 3), at(2));
+    engine.start(&[db, api], Launch::Afresh, at(3)).unwrap();
+    let actions = engine.step(Event::Tick, at(40));
+    assert!(facts(&actions)[0].starts_with("failed: "), "{actions:?}");
+    engine.step(Event::Exited(db, run, Exit::Signal(15)), at(41));
+    let (id, _) = spawned(&engine.step(Event::Emptied(db, run), at(41)));
+    assert_eq!(id, db);
+}
+
+/// A service that is suspended for its snapshot cannot answer a question that was asked before.
+#[test]
+fn a_suspended_service_is_not_taken_for_dead() {
+    let specs = specs(
+        "[service.a]\ncommand = ['a']\nstart = { ready = { tcp = '127.0.0.1:1' } }\n\
+         liveness = { every = '1s', misses = 1 }\n\
+         snapshot = { after = '2s', pause = true }\n",
+    );
+    let mut engine = Engine::new(specs, 1).unwrap();
+    let (a, run) = spawned(&engine.start_all(at(0)));
+    let asked = |actions: &[Action]| {
+        let tokens = actions.iter().find_map(|action| match action {
+            Action::Ask { token, .. } => Some(*token),
+            _ => None,
+        });
+        tokens.unwrap_or_else(|| panic!("no question: {actions:?}"))
+    };
+    let readiness = asked(&engine.step(Event::Spawned(a, run, 1), at(0)));
+    engine.step(Event::Answered(a, readiness, Ok(())), at(0));
+    let liveness = asked(&engine.step(Event::Tick, at(1)));
+    let actions = engine.step(Event::Tick, at(2));
+    assert!(actions.contains(&Action::Freeze(a, run)), "{actions:?}");
+    let answer = Event::Answered(a, liveness, Err("timed out".to_owned()));
+    assert_eq!(engine.step(answer, at(3)), []);
+    assert_eq!(engine.view(a).unwrap().state, StateName::Running);
+}
+
+/// A restore does not outlive the service, which may be removed as soon as it is killed.
+#[test]
+fn a_kill_cancels_a_restore() {
+    let (mut engine, a, token) = restoring();
+    let cancelled = Action::AbandonRestore(a, token);
+    let actions = engine.kill_all(at(2));
+    assert!(actions.contains(&cancelled), "{actions:?}");
+    assert_eq!(engine.view(a).unwrap().state, StateName::Stopped);
+    // It is cancelled once, also if a stop came first.
+    assert!(!engine.kill_all(at(3)).contains(&cancelled));
 }

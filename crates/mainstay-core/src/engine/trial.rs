@@ -194,6 +194,7 @@ impl Engine {
         let was_healthy = old.is_satisfied();
         let new = Service::new(candidate, spec, now).tried_for(old);
         self.services.insert(candidate, new);
+        self.attribute(&[service]);
         self.emit(service, Fact::Updating { style });
         let mut trial = Trial {
             service,
@@ -334,11 +335,21 @@ impl Engine {
     }
 
     /// Rolls back the trials of the services that were asked to stop.
-    pub(super) fn end_trials(&mut self, is_of: impl Fn(ServiceId) -> bool) {
-        let services = self.trials.iter().map(|trial| trial.service);
-        let services: Vec<ServiceId> = services.filter(|id| is_of(*id)).collect();
+    pub(super) fn end_trials(&mut self, is_meant: impl Fn(&Trial) -> bool) {
+        let trials = self.trials.iter().filter(|trial| is_meant(trial));
+        let services: Vec<ServiceId> = trials.map(|trial| trial.service).collect();
         for service in services {
             self.give_up(service, TrialFailure::Stopped);
+        }
+    }
+
+    /// Cancels the restores of trials that are being rolled back. Their answers are still to come.
+    pub(super) fn abandon_restores(&mut self) {
+        for trial in &self.trials {
+            if let Step::Restoring { token, .. } = trial.step {
+                let action = Action::AbandonRestore(trial.service, token);
+                self.shared.actions.push(action);
+            }
         }
     }
 
@@ -525,6 +536,8 @@ impl Engine {
             },
             Step::Canary { .. } if trial.is_due => self.hold(service),
             Step::Restoring { token, .. } if trial.is_due => {
+                let action = Action::AbandonRestore(service, token);
+                self.shared.actions.push(action);
                 let why = "the restore timed out".to_owned();
                 self.trial_restored(token, &Err(why));
                 return Some(changed);

@@ -92,4 +92,17 @@ pub struct View {
     pub next_try: Option<Instant>,
     /// The reason for a halt, a wait or a backoff, or the status text that the service reported.
     pub detail: Option<String>,
+    /// While the service is waiting: the need, direct or indirect, that will not become ready soon.
+    pub blocker: Option<Blocker>,
+}
+
+/// A service that others wait for, and that will not become ready soon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocker {
+    /// The name of the service.
+    pub name: String,
+    /// The state.
+    pub state: StateName,
+    /// Set if it has run.
+    pub has_run: bool,
 }

@@ -17,6 +17,7 @@ pub use name::{CURRENT_INDEX, LogName, files, leftovers};
 pub use retention::surplus;
 pub use schedule::next_boundary;
 
+pub mod encoding;
 pub mod refine;
 
 pub mod stored;

@@ -5,8 +5,8 @@
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::diagnostic::{Code, Findings, Shown};
-use super::suggest::{did_you_mean, one_of_these};
 use super::tree::{Entry, Node, Span, Spanned, Value};
+use crate::suggest::{did_you_mean, one_of_these};
 
 /// A type that can be decoded from a manifest.
 pub(super) trait Decode: Sized {

@@ -80,52 +80,64 @@ macro_rules! codes {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$Name => $text,)* }
             }
+
+            /// Returns the violated rule as a sentence, or several.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$Name => $doc,)* }
+            }
         }
     };
 }
 
 codes! {
-    Syntax "syntax" "The text is not valid TOML, YAML or JSON.",
-    TooDeep "too-deep" "Values are nested too deeply.",
+    Syntax "syntax" "The text is not TOML, YAML or JSON.",
+    TooDeep "too-deep" "The nesting is deeper than in any manifest.",
     YamlFeature "yaml-feature"
-        "An anchor, alias, tag, second document, or key that is not a scalar.",
-    DuplicateKey "duplicate-key" "A duplicate key or service.",
-    UnknownKey "unknown-key" "An unknown key.",
+        "The YAML has an anchor, alias, tag, second document, or key that is not a scalar.",
+    DuplicateKey "duplicate-key" "A key or a service is defined twice.",
+    UnknownKey "unknown-key" "The key does not exist here.",
     MissingKey "missing-key" "A required key is missing.",
-    WrongType "wrong-type" "A value of the wrong type.",
-    UnknownValue "unknown-value" "A value that is not in the key's set of values.",
+    WrongType "wrong-type"
+        "The value has the wrong type, for example a number instead of a string.",
+    UnknownValue "unknown-value" "The value is not one of the words that this key accepts.",
     OneOf "one-of" "Exactly one of several keys is required.",
-    Conflict "conflict" "Keys that cannot be combined.",
-    Duration "duration" "An invalid duration, or one out of range.",
-    Size "size" "An invalid size, or one out of range.",
-    Number "number" "A number out of range.",
-    Text "text" "A text that is empty, longer than a line, or contains a NUL.",
-    Command "command" "A command without a program, or with a NUL in an argument.",
-    EnvName "env-name" "An invalid name of an environment variable.",
-    Account "account" "An invalid account.",
-    Address "address" "An address that is not `host:port`.",
-    Url "url" "An invalid URL, or one that is not allowed here.",
-    Regex "regex" "An invalid regular expression.",
-    FieldPath "field-path" "An invalid path to a field of a JSON object.",
-    ServiceName "service-name" "An invalid service name.",
-    NoService "no-service" "A manifest without a service.",
-    UnknownNeed "unknown-need" "`needs` contains an unknown service.",
+    Conflict "conflict" "The keys cannot be combined.",
+    Duration "duration" "The value is not a duration, or is out of range.",
+    Size "size" "The value is not a size, or is out of range.",
+    Number "number" "The number is out of range.",
+    Text "text" "The text is empty, longer than a line, or contains a NUL.",
+    Command "command" "The command has no program, or an argument contains a NUL.",
+    CommandLine "command-line"
+        "Windows cannot pass the command to its program: the command line is too long, or `cmd.exe` would misread it. On Windows only.",
+    UnusablePath "unusable-path"
+        "Windows cannot start a program with this path or working directory: it is too long, or `cmd.exe` would run a batch file in a directory on a server. On Windows only.",
+    EnvName "env-name" "The name is not valid for an environment variable.",
+    Account "account" "The value is not an account.",
+    Address "address" "The value is not `host:port`.",
+    Url "url" "The value is not a URL, or the URL is not allowed here.",
+    Regex "regex" "The value is not a regular expression.",
+    FieldPath "field-path" "The value is not a path to a field of a JSON object.",
+    ServiceName "service-name" "The name is not valid for a service.",
+    ReservedName "reserved-name" "Windows reserves the name of the service for a device.",
+    NoService "no-service" "The manifest has no service.",
+    UnknownNeed "unknown-need" "`needs` names a service that is not in this manifest.",
     ManagerNameTaken "manager-name-taken"
-        "Two services have the same name in their service manager.",
+        "Two services would have the same name in their service manager.",
     SelfNeed "self-need" "A service needs itself.",
-    DuplicateNeed "duplicate-need" "`needs` contains a duplicate.",
-    NeedsCycle "needs-cycle" "A dependency cycle.",
-    Order "order" "A maximum below its minimum.",
-    NoProbe "no-probe" "`liveness` has no probe, and neither has `start.ready`.",
-    RelativePath "relative-path" "A path that must be absolute.",
-    PortRange "port-range" "A port that is not allowed in this environment.",
+    DuplicateNeed "duplicate-need" "`needs` names the same service twice.",
+    NeedsCycle "needs-cycle" "Services depend on each other in a cycle.",
+    Order "order" "A maximum is below its minimum.",
+    NoProbe "no-probe"
+        "`liveness` has no probe, and `start.ready` has none that could be repeated.",
+    RelativePath "relative-path" "The path must be absolute.",
+    PortRange "port-range" "The port is not allowed in this environment.",
     PortTaken "port-taken" "Two services listen on the same port.",
-    GracefulTooShort "graceful-too-short" "`stop.graceful` is less than 30 s outside development.",
-    LogTooVerbose "log-too-verbose" "A log level that this environment does not allow.",
+    GracefulTooShort "graceful-too-short" "`stop.graceful` is below 30 s, outside development.",
+    LogTooVerbose "log-too-verbose" "The log level is not allowed in this environment.",
     WorldWritable "world-writable"
-        "Another account can change a file that a privileged account runs.",
+        "Another account may change files that a privileged account runs.",
     UnreachableLimit "unreachable-limit"
-        "A warning: the pauses between restarts are too long for the limit to be reached.",
+        "Warning: the pauses between restarts are so long that the limit can never be reached.",
 }
 
 impl Code {

@@ -8,11 +8,14 @@
 mod addresses;
 mod decode;
 mod diagnostic;
+mod exit_codes;
 mod foreign;
+pub mod init;
 mod json;
 mod needs;
+pub mod patch;
+mod platform;
 mod resolve;
-mod suggest;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ mod tree;
 mod units;
 mod values;
 mod words;
+mod write;
 mod yaml;
 
 use std::fmt;
@@ -29,10 +33,12 @@ use std::fmt;
 use self::decode::Decode;
 use self::diagnostic::Findings;
 pub use self::diagnostic::{Code, Diagnostic, Excerpt, Severity};
+pub use self::platform::{Platform, unusable};
 use self::tables::Manifest;
 pub use self::tool::{Tool, tool_of};
 use self::tree::{Node, Span, Value};
 pub use self::units::{DurationError, ShowSize, duration};
+pub use self::write::write;
 use crate::engine::Human;
 use crate::spec::Spec;
 
@@ -133,11 +139,7 @@ pub fn diagnose(
     let mut span = Span::default();
     let mut node = tree.as_ref();
     for key in path {
-        node = match node.map(|node| &node.value) {
-            Some(Value::Table(entries)) => entries.iter().find(|e| e.key.value == *key),
-            _ => None,
-        }
-        .map(|entry| &entry.node);
+        node = node.and_then(|node| node.at(key));
         span = node.map_or(span, |node| node.span);
     }
     let mut findings = Findings::default();
@@ -162,13 +164,7 @@ pub fn masked(text: &str, format: Format) -> String {
 /// the expected manifest.
 pub fn with_program(text: &str, format: Format, service: &str, program: &str) -> Option<String> {
     let tree = read(text, format, &mut Findings::default())?;
-    let mut node = &tree;
-    for key in ["service", service, "command"] {
-        let Value::Table(entries) = &node.value else {
-            return None;
-        };
-        node = &entries.iter().find(|entry| entry.key.value == key)?.node;
-    }
+    let node = tree.at("service")?.at(service)?.at("command")?;
     let Value::List(words) = &node.value else {
         return None;
     };

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::decode::Named;
 use super::diagnostic::{Code, Findings, Shown};
-use super::suggest::did_you_mean;
 use super::tables::ServiceTable;
 use super::tree::Span;
 use crate::spec::{Need, ServiceName};
+use crate::suggest::did_you_mean;
 
 /// Resolves the needs of each service, in the order of `services`.
 pub(super) fn resolve(services: &Named<ServiceTable>, findings: &mut Findings) -> Vec<Vec<Need>> {

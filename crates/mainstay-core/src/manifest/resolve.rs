@@ -2,6 +2,8 @@
 
 mod log;
 
+pub(super) use self::log::USUAL_SPOOL;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +11,6 @@ use std::time::Duration;
 use super::decode::{Named, OrNone, OrTable, OrUnlimited, Table};
 use super::diagnostic::{Code, Findings, Shown};
 use super::needs;
-use super::suggest::one_of_these;
 use super::tables::{
     ALERT_TIMEOUT, AlertLimitTable, HttpTable, KEEP_SNAPSHOTS, LimitTable, LimitsTable,
     LivenessTable, Manifest, OnAlertTable, RecoveryTable, SandboxTable, ServiceTable,
@@ -26,6 +27,8 @@ use crate::spec::{
     SinkTarget, SnapshotKeep, SnapshotPolicy, Spec, Start, Still, Stop, StopAsk, StopStep,
     Strategy, Tls, WaitFor, Webhook,
 };
+use crate::suggest::one_of_these;
+use crate::windows;
 
 /// Returns the specifications in the order of the manifest. They are valid only if there are no
 /// findings.
@@ -129,6 +132,19 @@ impl Resolver<'_> {
             };
             self.findings
                 .add(Code::ServiceName, typed.span, message, Some(&help));
+        } else if windows::is_device(&typed.value) {
+            let message = format!(
+                "`{}` is the name of a device on Windows, which has no file or directory of that \
+                 name",
+                typed.value
+            );
+            let help = format!(
+                "write `{}-service`, for example; the name is refused on every system, because a \
+                 manifest may be used on another",
+                typed.value
+            );
+            self.findings
+                .add(Code::ReservedName, typed.span, message, Some(&help));
         }
         name
     }
@@ -591,14 +607,22 @@ fn limits(typed: Option<LimitsTable>) -> Limits {
     }
 }
 
+/// The default restart limit.
+pub(super) const USUAL_LIMIT: RestartLimit = RestartLimit {
+    restarts: 20,
+    window: Duration::from_secs(15 * 60),
+    then: BeyondLimit::Alert,
+};
+
+/// The default rate limit of alerts.
+pub(super) const USUAL_ALERT_LIMIT: AlertLimit = AlertLimit {
+    alerts: 10,
+    window: Duration::from_secs(3600),
+};
+
 fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
-    let usual = RestartLimit {
-        restarts: 20,
-        window: Duration::from_secs(15 * 60),
-        then: BeyondLimit::Alert,
-    };
     match value(typed) {
-        None => Some(usual),
+        None => Some(USUAL_LIMIT),
         Some(OrNone(None)) => None,
         Some(OrNone(Some(limit))) => Some(RestartLimit {
             restarts: limit.restarts?.value.0,
@@ -609,12 +633,8 @@ fn limit(typed: Option<Spanned<OrNone<LimitTable>>>) -> Option<RestartLimit> {
 }
 
 fn alert_limit(typed: Option<Spanned<OrNone<AlertLimitTable>>>) -> Option<AlertLimit> {
-    let usual = AlertLimit {
-        alerts: 10,
-        window: Duration::from_secs(3600),
-    };
     match value(typed) {
-        None => Some(usual),
+        None => Some(USUAL_ALERT_LIMIT),
         Some(OrNone(None)) => None,
         Some(OrNone(Some(limit))) => Some(AlertLimit {
             alerts: limit.alerts?.value.0,

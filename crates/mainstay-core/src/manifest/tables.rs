@@ -13,17 +13,18 @@ use super::decode::{
     self, Decode, Keys, Named, OneOf, OrNone, OrTable, OrUnlimited, Table, one_of, table,
 };
 use super::diagnostic::Findings;
+use super::exit_codes::Codes;
 use super::tree::{Node, Spanned};
 use super::values::{
-    Amount, Capability, Codes, Count, Cpu, Factor, Line, ManagerName, NeedName, NotifySenders,
-    Pattern, Pause, Port, Size, Time, VariableName, Yes,
+    Amount, Capability, Count, Cpu, Factor, Line, ManagerName, NeedName, NotifySenders, Pattern,
+    Pause, Port, Size, Time, VariableName, Yes,
 };
 use super::words::StrategyName;
 use crate::spec::redact::RedactWith;
 use crate::spec::{
-    Account, Argv, BeyondLimit, Compress, Env, Environment, Every, Facility, HostPort, HttpUrl,
-    Level, Listen, LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal, SinkTarget,
-    SnapshotPolicy, SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
+    Account, Argv, BeyondLimit, Compress, Encoding, Env, Environment, Every, Facility, HostPort,
+    HttpUrl, Level, Listen, LogFormat, Owner, Policy, Priority, Probe, Ready, Reload, Signal,
+    SinkTarget, SnapshotPolicy, SnapshotWhen, StopAsk, StopScope, Streams, WebhookUrl, Zone,
 };
 
 /// Defaults that apply whether or not the table is present.
@@ -210,7 +211,8 @@ table! {
         reset_after: Time = seconds(10),
         /// Restart limit, or none (default: 20 restarts in 15m, then alert).
         limit: OrNone<LimitTable>,
-        /// Reactions to single exit codes.
+        /// Reactions to single exit codes: 0 to 255; on Windows, any 32-bit number or the name of
+        /// an NTSTATUS value.
         codes: Codes,
     }
 
@@ -299,6 +301,9 @@ table! {
         compress: Compress = Compress::Zstd,
         /// Format of a line in the file.
         format: LogFormat = LogFormat::Raw,
+        /// Encoding of the program's output, which the formats text and json, sinks and terminals
+        /// get as UTF-8.
+        encoding: Encoding = Encoding::Utf8,
         /// Distinguish standard output and standard error (split), or not (merged).
         streams: Streams = Streams::Merged,
         /// Drop lines with a recognized level below `level`.

@@ -203,6 +203,9 @@ fn the_schema_is_valid_and_judges_alike() {
         json!({ "command": ["a"], "start": { "ready": { "file": "x", "notify": true } } })
     ));
     assert!(!refused(json!({ "command": ["a"], "liveness": {} })));
+    let codes = |key: &str| json!({ "command": ["a"], "recovery": { "codes": { key: "stop" } } });
+    assert!(!refused(codes("0xC0000005")));
+    assert!(refused(codes("4294967296")));
 }
 
 /// Schema and decoder accept the same keys. The test writes out each object of the schema with all

@@ -33,6 +33,25 @@ pub(super) struct Node<'a> {
     pub(super) span: Span,
 }
 
+impl Node<'_> {
+    /// Returns the value of a key of this table.
+    pub(super) fn at(&self, key: &str) -> Option<&Self> {
+        let Value::Table(entries) = &self.value else {
+            return None;
+        };
+        let entry = entries.iter().find(|entry| entry.key.value == key)?;
+        Some(&entry.node)
+    }
+
+    /// Returns the value, if it is a text.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Value<'a> {
     Null,

@@ -8,12 +8,12 @@ use serde_json::{Value as Json, json};
 
 use super::decode::{Decode, FromText, Mistake, wrong_type};
 use super::diagnostic::{Code, Findings, Shown};
-use super::suggest::did_you_mean;
 use super::tree::{Entry, Node, Value};
 use super::units::{self, ShowDuration, ShowSize};
 use super::words::unknown_word;
 use crate::environment::is_private;
-use crate::spec::{Account, Argv, CodeAction, Env, Senders};
+use crate::spec::{Account, Argv, Env, Senders};
+use crate::suggest::did_you_mean;
 
 /// A duration above zero.
 pub(super) struct Time(pub(super) Duration);
@@ -510,43 +510,6 @@ impl FromText for VariableName {
             return Err(Mistake::new(Code::EnvName, message, help));
         }
         Ok(Self(text.to_owned()))
-    }
-}
-
-/// Exit codes and their actions.
-pub(super) struct Codes(pub(super) BTreeMap<u8, CodeAction>);
-
-impl Decode for Codes {
-    fn decode(node: &Node<'_>, findings: &mut Findings) -> Option<Self> {
-        let Value::Table(entries) = &node.value else {
-            let help = Some("write { 75 = \"retry\" }");
-            return wrong_type(node, "a table of actions", help, findings);
-        };
-        let mut codes = BTreeMap::new();
-        for Entry { key, node } in entries {
-            let action = CodeAction::decode(node, findings);
-            let code = key.value.parse::<u8>();
-            // Only the canonical form is accepted, so that each code has a single key.
-            match code.ok().filter(|code| code.to_string() == key.value) {
-                Some(code) => codes.extend(action.map(|action| (code, action))),
-                None => {
-                    let message = format!("`{}` is not an exit code", Shown(&key.value));
-                    let help = Some("write a number from 0 to 255");
-                    findings.add(Code::Number, key.span, message, help);
-                }
-            }
-        }
-        Some(Self(codes))
-    }
-
-    fn schema() -> Json {
-        json!({
-            "type": "object",
-            "patternProperties": {
-                "^(?:[0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$": CodeAction::schema(),
-            },
-            "additionalProperties": false,
-        })
     }
 }
 

@@ -5,12 +5,12 @@ use serde_json::{Value as Json, json};
 use super::decode::{FromText, Mistake};
 use super::diagnostic::{Code, Shown};
 use super::foreign;
-use super::suggest::{did_you_mean, one_of_these};
 use crate::spec::redact::RedactWith;
 use crate::spec::{
-    BeyondLimit, CodeAction, Compress, Environment, Every, Facility, Level, LogFormat, Owner,
-    Policy, Priority, Signal, SnapshotWhen, StopAsk, StopScope, Streams, Zone,
+    BeyondLimit, CodeAction, Compress, Encoding, Environment, Every, Facility, Level, LogFormat,
+    Owner, Policy, Priority, Signal, SnapshotWhen, StopAsk, StopScope, Streams, Zone,
 };
+use crate::suggest::{did_you_mean, one_of_these};
 
 /// Declares the words for the variants of an enum.
 macro_rules! words {
@@ -61,6 +61,12 @@ words! {
     Zone "a time zone setting" { "utc" => Utc, "local" => Local, }
     Compress "a compression" { "none" => None, "zstd" => Zstd, "gzip" => Gzip, }
     LogFormat "a log format" { "raw" => Raw, "text" => Text, "json" => Json, }
+    Encoding "an encoding" {
+        "utf-8" => Utf8, "utf-16le" => Utf16Le, "oem" => Oem, "iso-8859-1" => Latin1,
+        "cp437" => Cp437, "cp850" => Cp850, "cp852" => Cp852, "cp858" => Cp858, "cp866" => Cp866,
+        "cp1250" => Cp1250, "cp1251" => Cp1251, "cp1252" => Cp1252, "cp1253" => Cp1253,
+        "cp1254" => Cp1254, "cp1257" => Cp1257,
+    }
     Streams "a stream mode" { "merged" => Merged, "split" => Split, }
     RedactWith "a replacement for redacted data" { "label" => Label, "hash" => Hash, }
     Facility "a syslog facility" {

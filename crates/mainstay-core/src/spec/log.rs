@@ -17,6 +17,7 @@ pub struct LogPolicy {
     pub(crate) keep: Retention,
     pub(crate) compress: Compress,
     pub(crate) format: LogFormat,
+    pub(crate) encoding: Encoding,
     pub(crate) streams: Streams,
     pub(crate) filter: bool,
     pub(crate) redact: Redaction,
@@ -38,6 +39,7 @@ impl Default for LogPolicy {
             },
             compress: Compress::Zstd,
             format: LogFormat::Raw,
+            encoding: Encoding::Utf8,
             streams: Streams::Merged,
             filter: false,
             redact: Redaction::new(RedactWith::Label),
@@ -66,6 +68,10 @@ impl LogPolicy {
     /// Returns the format of lines in the file.
     pub fn format(&self) -> LogFormat {
         self.format
+    }
+    /// Returns the encoding of the program's output.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
     /// Returns whether standard output and standard error are merged or split.
     pub fn streams(&self) -> Streams {
@@ -328,6 +334,28 @@ pub enum Compress {
     None,
     Zstd,
     Gzip,
+}
+
+/// The encoding of a program's output. Everything but the raw format gets UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the encodings")]
+pub enum Encoding {
+    Utf8,
+    Utf16Le,
+    /// The OEM code page of this Windows, which console programs write.
+    Oem,
+    Latin1,
+    Cp437,
+    Cp850,
+    Cp852,
+    Cp858,
+    Cp866,
+    Cp1250,
+    Cp1251,
+    Cp1252,
+    Cp1253,
+    Cp1254,
+    Cp1257,
 }
 
 /// The format of lines in the file.

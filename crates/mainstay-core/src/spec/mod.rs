@@ -22,8 +22,8 @@ use serde::Serialize;
 
 pub use http::{Http, Tls};
 pub use log::{
-    Compress, Every, Facility, Level, LogFormat, LogPolicy, Retention, Rotation, SinkSpec,
-    SinkTarget, Streams, Zone,
+    Compress, Encoding, Every, Facility, Level, LogFormat, LogPolicy, Retention, Rotation,
+    SinkSpec, SinkTarget, Streams, Zone,
 };
 pub use recovery::{
     AlertLimit, BeyondLimit, CodeAction, OnAlert, Policy, Recovery, RestartLimit, Webhook,
@@ -37,7 +37,8 @@ pub use start::{
 pub use stop::{Reload, Signal, Stop, StopAsk, StopScope, StopStep};
 
 /// The name of a service: `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`. Every such name is a legal unit
-/// name, file name, DNS label and registry key.
+/// name, file name, DNS label and registry key, except for the [devices of
+/// Windows](crate::windows::is_device), which manifests cannot use.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ServiceName(Arc<str>);
@@ -173,6 +174,35 @@ impl Spec {
     /// Returns the program and its arguments.
     pub fn command(&self) -> &Argv {
         &self.command
+    }
+    /// Returns the commands of the service, each with its manifest key, [`Spec::command`] first.
+    pub fn commands(&self) -> impl Iterator<Item = (&'static str, &Argv)> {
+        let ready = match self.start.ready() {
+            Some(Ready::Probe(probe)) => probe.exec(),
+            _ => None,
+        };
+        let reload = match &self.reload {
+            Some(Reload::Exec(argv)) => Some(argv),
+            _ => None,
+        };
+        let (quiesce, thaw) = match self.snapshot.as_ref().map(SnapshotPolicy::still) {
+            Some(Still::Commands { quiesce, thaw }) => (Some(quiesce), thaw.as_ref()),
+            _ => (None, None),
+        };
+        let liveness = self.liveness.as_ref().and_then(|it| it.probe().exec());
+        let commands = [
+            ("command", Some(&self.command)),
+            ("start", ready),
+            ("liveness", liveness),
+            ("reload", reload),
+            ("snapshot", quiesce),
+            ("snapshot", thaw),
+            ("on_alert", self.on_alert.as_ref().and_then(OnAlert::exec)),
+        ];
+        let waits = self.wait_for.iter();
+        let waits = waits.map(|it| ("wait_for", it.probe().exec()));
+        let commands = commands.into_iter().chain(waits);
+        commands.filter_map(|(key, argv)| Some((key, argv?)))
     }
     /// Returns the working directory; `None` is the manifest's directory. A relative path is
     /// relative to that directory.

@@ -16,7 +16,7 @@ pub struct Recovery {
     pub(crate) backoff: Backoff,
     pub(crate) reset_after: Duration,
     pub(crate) limit: Option<RestartLimit>,
-    pub(crate) codes: BTreeMap<u8, CodeAction>,
+    pub(crate) codes: BTreeMap<i32, CodeAction>,
 }
 
 impl Recovery {
@@ -56,8 +56,9 @@ impl Recovery {
         }
         None
     }
-    /// Returns the exit codes whose action the manifest overrides. Keys are 0–255.
-    pub fn codes(&self) -> &BTreeMap<u8, CodeAction> {
+    /// Returns the exit codes whose action the manifest overrides: 0–255, and on Windows any 32-bit
+    /// number.
+    pub fn codes(&self) -> &BTreeMap<i32, CodeAction> {
         &self.codes
     }
 }

@@ -78,6 +78,16 @@ pub enum Probe {
     File(PathBuf),
 }
 
+impl Probe {
+    /// Returns the command of an `exec` probe.
+    pub(crate) fn exec(&self) -> Option<&Argv> {
+        match self {
+            Self::Exec(argv) => Some(argv),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

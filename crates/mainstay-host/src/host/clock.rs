@@ -7,7 +7,7 @@
 //! from the calendar clock as it was at that moment.
 //!
 //! An event carries the time at which it was observed at its source (the handler of SIGCHLD, the
-//! thread or task that sends a [`Message`]), not the time at which the loop processes it.
+//! thread or task that sends a [`Wake`]), not the time at which the loop processes it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mainstay_core::time::{Instant, rfc3339};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::Message;
+use super::Wake;
 
 /// The deviation of the calendar clock that counts as a step: the clock was set, or the machine
 /// slept.
@@ -95,12 +95,12 @@ impl Steps {
 /// A sender of messages to the loop. Each message carries the time at which it was sent, as the
 /// loop may process it late.
 #[derive(Clone)]
-pub(super) struct ToLoop(pub(super) UnboundedSender<(std::time::Instant, Message)>);
+pub(super) struct ToLoop(pub(super) UnboundedSender<(std::time::Instant, Wake)>);
 
 impl ToLoop {
     /// Sends a message. This fails only if the loop has ended, which can be ignored.
-    pub(super) fn send(&self, message: Message) {
-        let _ = self.0.send((std::time::Instant::now(), message));
+    pub(super) fn send(&self, message: impl Into<Wake>) {
+        let _ = self.0.send((std::time::Instant::now(), message.into()));
     }
 }
 

@@ -83,13 +83,37 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Returns the event for a deadline that was due at `at`.
-    pub(super) fn event(&mut self, at: Instant) -> Event {
-        if at.elapsed() > LATE && self.late < MOST_LATE {
+    /// Returns the event for a deadline that is processed this late.
+    pub(super) fn event(&mut self, by: Duration) -> Event {
+        if by > LATE && self.late < MOST_LATE {
             self.late += 1;
             return Event::Late;
         }
         self.late = 0;
         Event::Tick
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_deadlines_count_only_if_all_of_them_are_late() {
+        let mut deadlines = Deadlines::default();
+        let (timely, late) = (LATE, LATE + Duration::from_millis(1));
+        assert_eq!(deadlines.event(timely), Event::Tick);
+        for round in 0..2 {
+            for _ in 0..MOST_LATE {
+                assert_eq!(deadlines.event(late), Event::Late, "{round}");
+            }
+            assert_eq!(deadlines.event(late), Event::Tick, "{round}");
+        }
+        // A timely one shows that the machine is fast enough.
+        assert_eq!(deadlines.event(late), Event::Late);
+        assert_eq!(deadlines.event(timely), Event::Tick);
+        for _ in 0..MOST_LATE {
+            assert_eq!(deadlines.event(late), Event::Late);
+        }
     }
 }

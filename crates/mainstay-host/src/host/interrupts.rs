@@ -12,15 +12,15 @@ pub(super) enum Interrupt {
     /// An orderly stop: ctrl-c, SIGTERM, or the user logs off.
     Stop,
     /// SIGHUP: the terminal was closed, or a reload is requested.
-    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
+    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "no such signal"))]
     Hangup,
     /// An immediate stop: SIGQUIT (ctrl-\), ctrl-break.
     Quit,
     /// A rotation of all services' logs: SIGUSR1.
-    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
+    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "no such signal"))]
     RotateLogs,
     /// A report of the complete state on the supervisor's own output: SIGUSR2.
-    #[cfg_attr(windows, expect(dead_code, reason = "no such signal"))]
+    #[cfg_attr(all(windows, not(test)), expect(dead_code, reason = "no such signal"))]
     WriteState,
 }
 

@@ -18,10 +18,14 @@ use mainstay_store::state_dir::{Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use tokio::sync::mpsc;
 
-use super::daemon;
+use super::dispatcher::{About, Dispatcher, unwritten};
+use super::effects::Account;
+use super::executor::{Executor, Machine};
 use super::interrupts::Interrupts;
 use super::recovery::{self, Recovery};
-use super::{Host, Output, Parts, Sources, failed, new_processes, on_event_loop, possession};
+use super::{
+    Host, Output, Sources, assemble, failed, new_processes, on_event_loop, possession, seed,
+};
 use crate::definitions;
 use crate::launch;
 use crate::output;
@@ -246,7 +250,7 @@ pub fn stop_without_supervisor(
         add_dependents(&mut all, definitions);
     }
     let is_named = |name: &str| all.is_empty() || all.iter().any(|named| named == name);
-    let mut unwritten = Vec::new();
+    let mut problems = Vec::new();
     if ledger_snapshot.is_of_installed() {
         let named = ledger_snapshot
             .entries
@@ -255,7 +259,7 @@ pub fn stop_without_supervisor(
         for entry in named.filter(|entry| embedded::is_installed(state, &entry.name)) {
             let desired = Some(&Desired::Stopped);
             if let Err(error) = embedded::write_desired(state, &entry.name, desired) {
-                unwritten.push((entry.name.clone(), daemon::unwritten(&error, desired)));
+                problems.push((entry.name.clone(), unwritten(&error, desired)));
             }
         }
     }
@@ -275,7 +279,7 @@ pub fn stop_without_supervisor(
         }
     };
     report.services.extend(killed);
-    for (name, problem) in unwritten {
+    for (name, problem) in problems {
         let mut services = report.services.iter_mut();
         if let Some(service) = services.find(|it| it.name == name) {
             service.state_problem = Some(problem);
@@ -376,9 +380,7 @@ fn kill_named(
         if embedded::is_installed(state, name) {
             let desired = Some(&Desired::Stopped);
             let written = embedded::write_desired(state, name, desired);
-            stopped.state_problem = written
-                .err()
-                .map(|error| daemon::unwritten(&error, desired));
+            stopped.state_problem = written.err().map(|error| unwritten(&error, desired));
         }
         report.services.push(stopped);
     }
@@ -460,6 +462,75 @@ fn end_remains_of(entry: &Entry, ledger_snapshot: &LedgerSnapshot) -> Result<(),
     })
 }
 
+/// Returns a supervisor of the named services of a ledger, which goes on, and their IDs.
+fn take_over(
+    state: &StateDir,
+    ledger_snapshot: &LedgerSnapshot,
+    definitions: Vec<Definition>,
+    is_named: impl Fn(&str) -> bool,
+) -> Result<(Host, Vec<ServiceId>), Failure> {
+    let mut processes = new_processes()?;
+    let recovery = Recovery::recover_some(&ledger_snapshot.entries, &is_named, &mut processes);
+    // The account matters: a service's notifications may extend its stop timeout.
+    let accounts = definitions.iter();
+    let accounts = accounts.map(|it| Ok(preflight::user_of(&it.spec).unwrap_or(None)));
+    let accounts: Vec<Account> = accounts.collect();
+    let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
+    let about = About {
+        manifest: ledger_snapshot.header.manifest.clone(),
+        left_out: Vec::new(),
+        daemon: None,
+        manager: None,
+        zero: recovery.zero,
+        seed: seed(),
+    };
+    let services = definitions.into_iter().zip(accounts).collect();
+    let machine = Machine {
+        state: state.clone(),
+        processes,
+        inherited: launch::inherited(),
+        output: Output::Silent,
+        adopts: true,
+    };
+    let (mut dispatcher, messages) = assemble(services, about, machine)?;
+    let ids: Vec<ServiceId> = dispatcher.engine().ids().collect();
+    // If the ledger cannot be written, a later supervisor finds that the main process is gone.
+    let path = ledger_snapshot.path().to_owned();
+    dispatcher.effects.ledger = Ledger::go_on(path, ids.clone()).ok();
+    let named = ids.iter().zip(&ledger_snapshot.entries);
+    let named = named.filter(|(_, entry)| is_named(&entry.name));
+    let named: Vec<ServiceId> = named.map(|(id, _)| *id).collect();
+    // A service without a main process may have other processes left.
+    let gone = recovery.services.iter().zip(&ledger_snapshot.entries);
+    for (_, entry) in
+        gone.filter(|(recovered, entry)| recovered.tree.is_none() && is_named(&entry.name))
+    {
+        end_remains_of(entry, ledger_snapshot)?;
+    }
+    let zero = recovery.zero;
+    let known = ids.into_iter().zip(recovery.services);
+    let known = known.filter(|(_, recovered)| recovered.is_known());
+    let taken = known.map(|(id, recovered)| {
+        let (checkpoint, taken) = recovered.take(zero);
+        (id, checkpoint, taken)
+    });
+    dispatcher.effects.logs.need();
+    dispatcher.take_over_some(taken.collect());
+    dispatcher.effects.logs.begin();
+    let (_, commands) = mpsc::unbounded_channel();
+    let sources = Sources {
+        messages,
+        commands,
+        interrupts,
+    };
+    let host = Host {
+        dispatcher,
+        sources,
+        possession: None,
+    };
+    Ok((host, named))
+}
+
 async fn stop(
     state: &StateDir,
     ledger_snapshot: &LedgerSnapshot,
@@ -475,54 +546,16 @@ async fn stop(
         !is_named(name) && entry.is_some_and(|entry| entry.living().is_some())
     };
     let others: Vec<Definition> = definitions.iter().filter(lives).cloned().collect();
-    let mut processes = new_processes()?;
-    let recovery = Recovery::recover_some(&ledger_snapshot.entries, &is_named, &mut processes);
-    // The account matters: a service's notifications may extend its stop timeout.
-    let users = definitions.iter();
-    let users = users.map(|it| Ok(preflight::user_of(&it.spec).unwrap_or(None)));
-    let users = users.collect();
-    let interrupts = Interrupts::new().map_err(failed("listen for signals"))?;
-    let (mut host, messages) = Host::assemble(Parts {
-        definitions,
-        users,
-        manifest: ledger_snapshot.header.manifest.clone(),
-        daemon: None,
-        state: state.clone(),
-        processes,
-        inherited: launch::inherited(),
-        output: Output::Silent,
-        zero: recovery.zero,
-        adopts: true,
-    })?;
-    // If the ledger cannot be written, a later supervisor finds that the main process is gone.
-    let path = ledger_snapshot.path().to_owned();
-    host.ledger = Ledger::go_on(path, host.engine.ids().collect()).ok();
-    let named = host.engine.ids().zip(&ledger_snapshot.entries);
-    let named = named.filter(|(_, entry)| is_named(&entry.name));
-    let named: Vec<ServiceId> = named.map(|(id, _)| id).collect();
-    // A service without a main process may have other processes left.
-    let gone = recovery.services.iter().zip(&ledger_snapshot.entries);
-    for (_, entry) in
-        gone.filter(|(recovered, entry)| recovered.tree.is_none() && is_named(&entry.name))
-    {
-        end_remains_of(entry, ledger_snapshot)?;
-    }
-    host.take_up(recovery.services, super::RecoveredService::is_known, |_| {});
-    host.logs.begin();
-    named.iter().for_each(|id| host.record(*id));
-    let (_, commands) = mpsc::unbounded_channel();
-    let mut sources = Sources {
-        messages,
-        commands,
-        interrupts,
-    };
-    let is_over = |host: &Host| {
-        let mut views = named.iter().filter_map(|id| host.engine.view(*id));
+    let (mut host, named) = take_over(state, ledger_snapshot, definitions, &is_named)?;
+    let is_over = |dispatcher: &Dispatcher<Executor>| {
+        let engine = dispatcher.engine();
+        let mut views = named.iter().filter_map(|id| engine.view(*id));
         views.all(|view| view.state.is_settled())
     };
-    host.watch(&mut sources, is_over).await;
+    host.watch(is_over).await;
+    let dispatcher = host.dispatcher;
     let report = |id: &ServiceId| {
-        let report = host.report(*id)?;
+        let report = dispatcher.report(*id)?;
         let needs_it = |it: &&Definition| {
             let mut needs = it.spec.needed_services();
             needs.any(|need| need.as_str() == report.name)
@@ -542,9 +575,9 @@ async fn stop(
         .iter()
         .filter(|entry| !is_named(&entry.name));
     if others.any(|entry| entry.living().is_some()) {
-        host.leave()?;
+        dispatcher.into_effects().leave()?;
     } else {
-        host.close()?;
+        dispatcher.into_effects().close()?;
     }
     Ok(report)
 }

@@ -18,7 +18,8 @@ use mainstay_sys as sys;
 use mainstay_sys::{PlaceWatch, lock_file};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Host, other};
+use super::Host;
+use super::viewers::Viewing;
 use mainstay_api::endpoint::{self, Listener};
 
 /// The delay before lost parts are created again.
@@ -55,6 +56,7 @@ pub(super) fn take(state: &StateDir) -> Result<Lock, Failure> {
 /// Returns the supervisor that carries the mark of a state directory. A program that a killed
 /// supervisor was about to start carries the mark for a moment, so this waits until that has
 /// passed.
+#[expect(clippy::disallowed_methods, reason = "the loop has not begun")]
 fn by_mark(state: &StateDir) -> Option<u32> {
     let mark = state.mark();
     let deadline = Instant::now() + MOMENT;
@@ -75,6 +77,8 @@ pub(super) struct Possession {
     /// The channel that passes a new listener to the control socket's task.
     server: UnboundedSender<Listener>,
     socket: endpoint::Place,
+    /// The socket of viewers, if there are any.
+    viewing: Option<Viewing>,
     repair: Option<Repair>,
     said: Option<(String, Instant)>,
 }
@@ -101,6 +105,7 @@ struct LostFiles {
     dir: Option<&'static str>,
     lock: Option<&'static str>,
     socket: Option<&'static str>,
+    viewing: Option<&'static str>,
     ledger: Option<&'static str>,
 }
 
@@ -110,9 +115,11 @@ impl LostFiles {
             dir,
             lock,
             socket,
+            viewing,
             ledger,
         } = self;
-        [dir, lock, socket, ledger].iter().all(|it| it.is_none())
+        let all = [dir, lock, socket, viewing, ledger];
+        all.iter().all(|it| it.is_none())
     }
 
     /// Returns the current losses, described as they were seen before.
@@ -122,6 +129,7 @@ impl LostFiles {
             dir: seen(self.dir, before.dir),
             lock: seen(self.lock, before.lock),
             socket: seen(self.socket, before.socket),
+            viewing: seen(self.viewing, before.viewing),
             ledger: seen(self.ledger, before.ledger),
         }
     }
@@ -138,6 +146,7 @@ impl LostFiles {
         let lost = [
             ("lock", self.lock),
             ("control.sock", self.socket),
+            ("viewers/control.sock", self.viewing),
             ("ledger", self.ledger),
         ];
         let lost = lost.into_iter().filter_map(|(name, what)| {
@@ -157,8 +166,8 @@ impl Possession {
     pub(super) fn new(
         state: &StateDir,
         lock: Lock,
-        socket: endpoint::Place,
-        server: UnboundedSender<Listener>,
+        (socket, server): (endpoint::Place, UnboundedSender<Listener>),
+        viewing: Option<Viewing>,
     ) -> io::Result<Self> {
         let dir = endpoint::open_dir(state.path())?;
         let watch = PlaceWatch::new(&state.mark())?;
@@ -169,9 +178,15 @@ impl Possession {
             watch,
             server,
             socket,
+            viewing,
             repair: None,
             said: None,
         })
+    }
+
+    /// Returns a remark about the socket of viewers, if there is one.
+    pub(super) fn viewers_remark(&self, state: &StateDir) -> Option<String> {
+        self.viewing.as_ref()?.remark(state)
     }
 
     /// Returns the lock, to be released.
@@ -203,6 +218,10 @@ impl Possession {
         };
         if endpoint::place(path).ok() != Some(self.socket) {
             lost.socket = missing(endpoint::place(path).is_ok());
+        }
+        let viewing = self.viewing.as_ref();
+        if viewing.is_some_and(|viewing| !viewing.is_intact(state)) {
+            lost.viewing = missing(endpoint::place(&state.viewers_dir()).is_ok());
         }
         if !has_ledger() {
             lost.ledger = missing(fs::exists(state.ledger_path())?);
@@ -263,6 +282,11 @@ impl Possession {
             // This fails only if the supervisor is ending.
             let _ = self.server.send(listener);
         }
+        if (lost.dir.is_some() || lost.viewing.is_some())
+            && let Some(viewing) = &mut self.viewing
+        {
+            viewing.reopen(state)?;
+        }
         // Not before: a directory without our lock is not ours yet.
         if let Some(dir) = new_dir {
             self.dir = dir;
@@ -301,11 +325,12 @@ impl Host {
     }
 
     fn lost_files(&self) -> io::Result<LostFiles> {
-        let has_ledger = || self.has_ledger();
+        let executor = &self.dispatcher.effects;
+        let has_ledger = || executor.has_ledger();
         let lost = self.possession.as_ref();
         lost.map_or_else(
             || Ok(LostFiles::default()),
-            |it| it.lost_files(&self.state, has_ledger),
+            |it| it.lost_files(&executor.state, has_ledger),
         )
     }
 
@@ -320,12 +345,13 @@ impl Host {
             Some(repair) => (repair.since, repair.seen),
             None => (now, LostFiles::default()),
         };
+        let executor = &mut self.dispatcher.effects;
         let repaired = lost.map_err(super::failed("inspect the state directory"));
         let repaired = repaired.and_then(|lost| {
             if lost.are_none() {
                 Ok(None)
             } else {
-                let is_done = possession.repair(&self.state, &lost, since)?;
+                let is_done = possession.repair(&executor.state, &lost, since)?;
                 Ok(Some((lost.seen_as(seen), is_done)))
             }
         });
@@ -340,24 +366,24 @@ impl Host {
             Ok(None) => {}
             Ok(Some((_, false))) => possession.repair = again(MOMENT),
             Ok(Some((lost, true))) => {
-                let text = lost.text(&self.state);
+                let text = lost.text(&executor.state);
                 if possession.is_new(&text) {
-                    self.reporter.notify(&text);
+                    executor.reporter.notify(&text);
                 }
                 match lost.dir {
-                    Some(_) => self.furnish(),
-                    None if lost.ledger.is_some() => self.renew_ledger(),
+                    Some(_) => executor.furnish(),
+                    None if lost.ledger.is_some() => self.dispatcher.renew_ledger(),
                     None => {}
                 }
             }
             Err(failure) => {
-                let place = self.state.path().display();
+                let place = executor.state.path().display();
                 let text = format!(
                     "the state directory {place} is lost and cannot be recovered: {}; retrying",
                     failure.line()
                 );
                 if possession.is_new(&text) {
-                    self.reporter.notify(&text);
+                    executor.reporter.notify(&text);
                 }
                 possession.repair = again(PAUSE);
             }
@@ -365,35 +391,5 @@ impl Host {
         self.possession = Some(possession);
         // Something else may have been lost meanwhile.
         self.look_at_possession();
-    }
-
-    /// Creates the services' files in a new state directory.
-    fn furnish(&mut self) {
-        // The pipes had their names in the old directory. Without these, a later supervisor could
-        // not read the services' output.
-        self.ledger = None;
-        self.is_adoptable = false;
-        if let Err(error) = self.logs.make_dir_again() {
-            self.reporter.notify(&format!(
-                "cannot create the directory of the log pipes: {error}"
-            ));
-        }
-        for (_, runtime) in self.runtimes.iter() {
-            let name = runtime.spec.name();
-            let made = self
-                .state
-                .create_data_dir(name.as_str(), other(&runtime.user));
-            if let Err(error) = made {
-                let text = format!("{name}: cannot create its data directory: {error}");
-                self.reporter.notify(&text);
-            }
-        }
-        let ids: Vec<_> = self.runtimes.keys().copied().collect();
-        for id in ids {
-            if let Err(error) = self.listen_again(id) {
-                let text = format!("cannot reopen a notification socket: {error}");
-                self.reporter.notify(&text);
-            }
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use mainstay_core::engine::Checkpoint;
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::registry::TextDigest;
 use mainstay_core::time::Instant;
 use mainstay_store::Unreadable;
 use mainstay_store::embedded::Definition;
@@ -14,6 +13,8 @@ use mainstay_store::state_dir::{Left, Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use mainstay_sys::{Identity, Processes, Tree};
 
+use super::dispatcher::Taken;
+use super::executor::{Adopted, exit_of};
 use crate::definitions;
 
 /// A dead supervisor, and its ledger or the reason why that cannot be used.
@@ -43,12 +44,35 @@ pub(super) struct RecoveredService {
 }
 
 impl RecoveredService {
-    /// Returns how the main process ended, if it did, as far as known.
-    pub(super) fn exit(&self) -> Option<sys::Exit> {
-        match &self.tree {
+    /// Returns the recovered state, for an engine whose time starts at `zero`.
+    pub(super) fn take(self, zero: Duration) -> (Checkpoint, Taken<Adopted>) {
+        let checkpoint = self.checkpoint(zero);
+        let exit = match &self.tree {
             Some(tree) => tree.exit(),
             None => Some(sys::Exit::UNKNOWN),
-        }
+        };
+        let is_outdated = self.is_outdated;
+        let entry = self.entry.as_ref();
+        let is_stopped = entry.is_some_and(|entry| entry.is_stopped);
+        let child = self.entry.and_then(|entry| entry.child);
+        let is_quiesced = child.as_ref().is_some_and(|child| child.is_quiesced);
+        let (digest, notify) = match child {
+            Some(child) => (child.digest, child.notify),
+            None => (None, None),
+        };
+        let is_any = self.tree.is_some() || notify.is_some();
+        let taken = Taken {
+            is_stopped,
+            exit: exit.map(exit_of),
+            is_outdated,
+            is_quiesced,
+            digest,
+            adopted: is_any.then_some(Adopted {
+                tree: self.tree,
+                notify,
+            }),
+        };
+        (checkpoint, taken)
     }
 
     /// Returns whether the main process is alive.
@@ -62,7 +86,7 @@ impl RecoveredService {
     }
 
     /// Returns the recovered state for the engine, whose time starts at `zero`.
-    pub(super) fn checkpoint(&self, zero: Duration) -> Checkpoint {
+    fn checkpoint(&self, zero: Duration) -> Checkpoint {
         let at = |ms| Instant::at(Duration::from_millis(ms).saturating_sub(zero));
         let entry = self.entry.as_ref();
         match entry {
@@ -70,21 +94,6 @@ impl RecoveredService {
             None if self.is_enabled => Checkpoint::NEW,
             None => Checkpoint::DISABLED,
         }
-    }
-
-    /// Returns whether an operator stopped the service by name.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.entry.as_ref().is_some_and(|entry| entry.is_stopped)
-    }
-
-    /// The digest of the definition that the process was started by.
-    pub(super) fn digest(&self) -> Option<&TextDigest> {
-        self.entry.as_ref()?.child.as_ref()?.digest.as_ref()
-    }
-
-    /// Returns the address of the notification socket that the process uses.
-    pub(super) fn notify(&self) -> Option<&str> {
-        self.entry.as_ref()?.child.as_ref()?.notify.as_deref()
     }
 }
 
@@ -161,14 +170,13 @@ impl Recovery {
         Ok(recovery)
     }
 
-    /// Keeps stopped and halted services down unless a ledger accounts for them. Enables the
+    /// Keeps stopped and halted services down, as far as the ledger allows. Enables the
     /// dependencies of services that start.
     fn keep_down(&mut self, definitions: &[Definition]) {
         for (definition, recovered) in definitions.iter().zip(&mut self.services) {
-            if let (Some(desired), None) = (&definition.desired, &recovered.entry) {
-                let name = definition.spec.name().as_str();
-                recovered.entry = Some(Entry::of_desired(name, desired));
-            }
+            let (name, desired) = (definition.spec.name().as_str(), definition.desired.as_ref());
+            let (entry, lives) = (recovered.entry.take(), recovered.lives());
+            recovered.entry = Entry::recovered(name, entry, desired, lives);
         }
         let starts = |recovered: &RecoveredService| recovered.is_enabled && !recovered.is_known();
         let all = definitions.iter().enumerate();
@@ -207,6 +215,17 @@ impl Recovery {
         }
         recovery.find_zero();
         recovery
+    }
+
+    /// Returns the recovered state of each service, for the engine. `None` if there is nothing to
+    /// recover, so that every service starts.
+    pub(super) fn take(self) -> Option<Vec<(Checkpoint, Taken<Adopted>)>> {
+        let starts = |it: &RecoveredService| it.is_enabled && !it.is_known();
+        if self.services.iter().all(starts) {
+            return None;
+        }
+        let services = self.services.into_iter();
+        Some(services.map(|it| it.take(self.zero)).collect())
     }
 
     /// Returns whether any process tree was adopted.

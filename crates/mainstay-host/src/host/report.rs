@@ -1,35 +1,31 @@
 //! The output of `run`: a table on a terminal, event lines elsewhere, JSON lines for machines.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use mainstay_api::Event;
 use mainstay_core::engine::{Fact, Human, RolloutRole, StateName};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_logs::HANGS;
 use mainstay_store::state_dir::StateDir;
-use serde::Serialize;
 
 use super::screen::{Matter, Piece, Screen, hidden_lines};
-use crate::output::{self, Foreign};
-use crate::table;
+use crate::output::{self, Foreign, Safe};
+use crate::table::{self, Size, Usage};
 
 /// The interval at which the table is drawn while nothing happens, as its uptimes and figures
 /// change.
 const REDRAW: Duration = Duration::from_secs(1);
 /// The delay after an event, so that a burst of events is drawn once.
 const REDRAW_SOON: Duration = Duration::from_millis(50);
-/// The number of events below the table.
+/// The largest number of events below the table.
 const RECENT: usize = 8;
-
-/// Returns the height of a table of this many services, if each has a remark.
-pub fn height(services: usize) -> usize {
-    1 + 2 * services + RECENT + 1
-}
 
 /// The form in which `run` reports events.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// A live table, for a terminal that is high enough.
+    /// A live table, for a terminal on which it can be drawn again and again.
     Table,
     /// A line per event.
     Lines,
@@ -56,45 +52,62 @@ pub(super) struct Reporter {
 }
 
 struct Table {
-    recent: std::collections::VecDeque<String>,
+    recent: VecDeque<String>,
+    usage: Usage,
+    /// The number of lines of the last picture.
     height: usize,
+    /// The size of the terminal when the last picture was drawn.
+    size: Option<Size>,
     due: Instant,
 }
 
-/// A fact in the format of `run --json` and the event stream.
-#[derive(Serialize)]
-pub(super) struct Line<'a> {
-    time: &'a str,
-    service: &'a str,
-    /// Set if the fact is about another run than the service's own.
-    #[serde(rename = "beside", skip_serializing_if = "Option::is_none")]
-    role: Option<RolloutRole>,
-    alert: bool,
-    #[serde(flatten)]
-    fact: &'a Fact,
-    pub(super) message: String,
-}
-
-impl<'a> Line<'a> {
-    pub(super) fn new(
-        time: &'a str,
-        (service, role): (&'a str, Option<RolloutRole>),
-        fact: &'a Fact,
-    ) -> Self {
+impl Table {
+    fn new() -> Self {
         Self {
-            time,
-            service,
-            role,
-            alert: fact.is_alert(),
-            fact,
-            message: message(role, fact),
+            recent: VecDeque::with_capacity(RECENT),
+            usage: Usage::default(),
+            height: 0,
+            size: None,
+            due: Instant::now(),
         }
+    }
+
+    /// Draws a picture of the services over the last one, on a terminal of this size.
+    fn draw(&mut self, report: &StatusReport, size: Size) -> Safe {
+        self.usage.update(report);
+        let picture = table::live(report, &self.usage, &self.recent, size);
+        // To the first line of the last picture (ECMA-48 CUU), and clear from there (ED). A
+        // terminal of another size has wrapped and moved that picture as it likes: then to the
+        // first line of the screen (CUP).
+        let is_resized = self.size.replace(size).is_some_and(|last| last != size);
+        let over = match self.height {
+            0 => String::new(),
+            _ if is_resized => "\x1b[H\x1b[J".to_owned(),
+            height => format!("\r\x1b[{height}A\x1b[J"),
+        };
+        self.height = picture.text().lines().count();
+        // A line whose width the terminal sees otherwise is cut, not wrapped (DECAWM): the next
+        // picture relies on the number of lines.
+        output::safe(Foreign::Text)
+            .own(&format!("{over}\x1b[?7l"))
+            .painted(&picture)
+            .own("\x1b[?7h")
+            .finish()
     }
 }
 
-/// Returns one JSON object and a newline.
-pub(super) fn json_line(time: &str, about: (&str, Option<RolloutRole>), fact: &Fact) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&Line::new(time, about, fact)).unwrap_or_default();
+/// Returns one JSON object and a newline. `sequence` is the number of the fact.
+pub(super) fn json_line(
+    time: &str,
+    sequence: u64,
+    about: (&str, Option<RolloutRole>),
+    fact: &Fact,
+) -> Vec<u8> {
+    let event = Event {
+        sequence: Some(sequence),
+        ..Event::new(time, about, fact)
+    };
+    let mut line = serde_json::to_vec(&event).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -104,23 +117,9 @@ fn json_notice(text: &str) -> Vec<u8> {
     format!("{notice}\n").into()
 }
 
-/// Returns the message for people. It shows which of two runs it is about.
-fn message(role: Option<RolloutRole>, fact: &Fact) -> String {
-    match role {
-        None => fact.to_string(),
-        Some(RolloutRole::Candidate) => format!("new definition: {fact}"),
-        Some(RolloutRole::Predecessor) => format!("old definition: {fact}"),
-    }
-}
-
 impl Reporter {
     pub(super) fn new<'a>(output: Output, names: impl Iterator<Item = &'a str>) -> Self {
         let width = names.map(str::len).max().unwrap_or(0);
-        let table = Table {
-            recent: Default::default(),
-            height: 0,
-            due: Instant::now(),
-        };
         let screen = match &output {
             Output::Silent => None,
             Output::Json => Some(Screen::new(output::screen(Foreign::Raw), |count| {
@@ -139,7 +138,7 @@ impl Reporter {
             screen,
             lines: Vec::new(),
             width,
-            table,
+            table: Table::new(),
         }
     }
 
@@ -169,7 +168,7 @@ impl Reporter {
         json: &[u8],
     ) {
         let width = self.width;
-        let message = message(role, fact);
+        let message = Event::message(role, fact);
         let clock = time.get(11..23).unwrap_or(time);
         if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
             let text = format!("{service}: {message}");
@@ -182,6 +181,8 @@ impl Reporter {
             }
             Output::System(logger) => self.show(Piece::Info(logger.clone(), message)),
             Output::Json => self.lines.extend_from_slice(json),
+            // Of services, alerts are the errors.
+            Output::Lines | Output::Table if output::is_quiet() && !fact.is_alert() => {}
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
                 self.line(format!("{clock} {mark} {service:width$}  {message}"));
@@ -282,23 +283,11 @@ impl Reporter {
         if self.screen.as_ref().is_none_or(|screen| !screen.is_idle()) {
             return;
         }
-        let mut picture = table::status(report);
-        for line in &self.table.recent {
-            picture.push(&output::one_line(line));
-            picture.push("\n");
+        let size = output::terminal_size().map(|(rows, columns)| Size { rows, columns });
+        if let Some(size) = size.or(self.table.size) {
+            let picture = self.table.draw(report, size);
+            self.show(Piece::Output(picture));
         }
-        // Move to the first line of the last picture (ECMA-48 CUU) and clear from there (ED). Long
-        // lines are cut, not wrapped (DECAWM): the next picture relies on the number of lines.
-        let up = match self.table.height {
-            0 => String::new(),
-            height => format!("\r\x1b[{height}A\x1b[J"),
-        };
-        self.table.height = picture.text().lines().count();
-        let drawn = output::safe(Foreign::Text)
-            .own(&format!("{up}\x1b[?7l"))
-            .painted(&picture)
-            .own("\x1b[?7h");
-        self.show(Piece::Output(drawn.finish()));
     }
 
     /// Draws the last picture, and reports the reasons of halted services.
@@ -324,6 +313,107 @@ impl Drop for Reporter {
         self.flush();
         if let Some(screen) = &self.screen {
             screen.drain();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vt100::Parser;
+
+    use super::*;
+
+    fn report(services: usize) -> StatusReport {
+        let services = (0..services).map(|number| ServiceReport::embedded(&format!("s{number}")));
+        StatusReport {
+            supervisor: None,
+            services: services.collect(),
+        }
+    }
+
+    /// A terminal, and the table that is drawn on it.
+    struct Drawn {
+        terminal: Parser,
+        table: Table,
+        size: Size,
+    }
+
+    impl Drawn {
+        fn on(rows: u16, columns: u16) -> Self {
+            let mut terminal = Parser::new(rows, columns, 1000);
+            terminal.process(b"$ mainstay run\r\n");
+            Self {
+                terminal,
+                table: Table::new(),
+                size: size(rows, columns),
+            }
+        }
+
+        fn resize(&mut self, rows: u16, columns: u16) {
+            self.terminal.screen_mut().set_size(rows, columns);
+            self.size = size(rows, columns);
+        }
+
+        /// Draws the table and returns the screen.
+        fn draw(&mut self, services: usize) -> String {
+            let picture = self.table.draw(&report(services), self.size);
+            let bytes = String::from_utf8_lossy(picture.bytes()).replace('\n', "\r\n");
+            self.terminal.process(bytes.as_bytes());
+            self.terminal.screen().contents()
+        }
+
+        /// Returns the number of lines that left the screen at its top.
+        fn scrolled(&mut self) -> usize {
+            self.terminal.screen_mut().set_scrollback(usize::MAX);
+            let lines = self.terminal.screen().scrollback();
+            self.terminal.screen_mut().set_scrollback(0);
+            lines
+        }
+    }
+
+    fn size(rows: u16, columns: u16) -> Size {
+        Size {
+            rows: rows.into(),
+            columns: columns.into(),
+        }
+    }
+
+    #[test]
+    fn the_table_is_drawn_in_place() {
+        let mut drawn = Drawn::on(24, 80);
+        for _ in 0..20 {
+            let screen = drawn.draw(3);
+            assert!(screen.starts_with("$ mainstay run\nSERVICE"), "{screen}");
+            assert_eq!(screen.lines().count(), 5, "{screen}");
+        }
+        assert_eq!(drawn.draw(2).lines().count(), 4, "nothing is left of s2");
+        assert_eq!(drawn.scrolled(), 0);
+    }
+
+    #[test]
+    fn a_table_as_high_as_the_terminal_does_not_scroll_it() {
+        let mut drawn = Drawn::on(10, 80);
+        for number in 0..20 {
+            drawn.table.recent.push_back(format!("event {number}"));
+            let screen = drawn.draw(100);
+            assert!(screen.starts_with("SERVICE"), "{screen}");
+        }
+        assert_eq!(drawn.scrolled(), 1, "the command line");
+    }
+
+    #[test]
+    fn a_terminal_of_another_size_shows_one_table() {
+        for (rows, columns) in [(12, 40), (24, 200), (40, 80), (6, 20)] {
+            let mut drawn = Drawn::on(24, 80);
+            drawn.draw(30);
+            drawn.resize(rows, columns);
+            let (resized, again) = (drawn.draw(30), drawn.draw(30));
+            assert_eq!(resized, again, "{rows} x {columns}");
+            let mut fresh = Drawn::on(rows, columns);
+            fresh.draw(30);
+            let of_fresh = fresh.terminal.screen().contents();
+            let table = of_fresh.trim_start_matches("$ mainstay run\n");
+            assert_eq!(resized, table, "{rows} x {columns}");
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_core::log::Stream;
@@ -18,6 +19,12 @@ use super::{Command, Summary, Wanted};
 
 /// The maximum size of one read.
 const BUFFER: usize = 64 << 10;
+/// The size of a read that indicates that more is queued, so that there is no rest.
+const MUCH: usize = BUFFER / 32;
+/// The rest of a pipe. The system may round it up to 16 ms.
+const REST: Duration = Duration::from_millis(2);
+/// The maximum interval between reads that form a stream, rests included.
+const STREAM: Duration = Duration::from_millis(20);
 /// The time limit at the end for writers, which the job object has already ended.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,11 +71,11 @@ impl Collector {
         });
         let (feed, of_thread) = (self.worker.feed(), Arc::clone(&pipe));
         let name = format!("log {}", pipe.name);
-        let thread = threads::spawn(name, Stack::Small, move || read(&of_thread, &feed));
-        if thread.is_err() {
+        let reader = threads::spawn(name, Stack::Small, move || read(&of_thread, &feed));
+        if reader.is_err() {
             self.send(Command::Read(Batch::end(pipe, Vec::new(), 0)));
         }
-        thread.map(drop)
+        reader.map(drop)
     }
 
     pub(super) fn send(&self, command: Command) {
@@ -98,13 +105,19 @@ impl Batch {
 }
 
 /// Reads a pipe to its end. Reads on only after the log thread has written the last batch.
+///
+/// A pipe that repeatedly yields little is left alone for a short rest after each batch, so that
+/// one batch collects many small writes. The first line after silence is read at once.
 fn read(pipe: &Arc<OurEnd>, feed: &Feed) {
     let mut buffer = vec![0; BUFFER];
     // The length of the beginning of a line.
     let mut begun = 0;
+    let mut last = None::<Instant>;
     loop {
         match (&pipe.reader).read(&mut buffer[begun..]) {
             Ok(count @ 1..) => {
+                let before = last.replace(Instant::now());
+                let rests = count < MUCH && before.is_some_and(|before| before.elapsed() < STREAM);
                 let (reader, written) = mpsc::channel();
                 feed.send(Command::Read(Batch {
                     pipe: Arc::clone(pipe),
@@ -116,6 +129,9 @@ fn read(pipe: &Arc<OurEnd>, feed: &Feed) {
                     Ok(rest) => (buffer, begun) = rest,
                     // The log thread has ended.
                     Err(_) => return,
+                }
+                if rests {
+                    thread::sleep(REST);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

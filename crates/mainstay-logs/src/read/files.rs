@@ -192,6 +192,31 @@ impl Log {
         Ok(())
     }
 
+    /// Returns the last lines of the log that are whole, at most this many bytes. They are in the
+    /// last two files, unless these are compressed.
+    pub fn tail(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut tail = Vec::new();
+        for piece in (0..self.pieces.len()).rev().take(2) {
+            let Content::Plain(file, len) = self.content(piece)? else {
+                break;
+            };
+            let room = (most - tail.len()) as u64;
+            let mut block = vec![0; to_usize(len.min(room))];
+            read_exact_at(&file, &mut block, len.saturating_sub(room))?;
+            // The last line may be unfinished, and the first one begin before the block.
+            block.truncate(memchr::memrchr(b'\n', &block).map_or(0, |end| end + 1));
+            if len > room {
+                block.drain(..memchr::memchr(b'\n', &block).map_or(0, |end| end + 1));
+            }
+            block.extend_from_slice(&tail);
+            tail = block;
+            if len >= room {
+                break;
+            }
+        }
+        Ok(tail)
+    }
+
     /// Returns the files found so far that cannot be read to their end.
     pub fn damage(&self) -> Vec<Damage> {
         self.damage.take()

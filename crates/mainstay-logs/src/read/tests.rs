@@ -613,3 +613,31 @@ fn a_line_that_is_not_finished_is_left_for_later() {
         assert_eq!(log.live.unwrap().len, len, "{text:?}");
     }
 }
+
+#[test]
+fn the_tail_is_what_is_whole_at_the_end() {
+    let dir = TempDir::new("tail");
+    let current = dir.0.join(CURRENT);
+    let tail = |most| {
+        let tail = Log::open(&dir.0).unwrap().tail(most).unwrap();
+        String::from_utf8(tail).unwrap()
+    };
+    fs::write(&current, "one\ntwo\nthree\nunfin").unwrap();
+    assert_eq!(tail(100), "one\ntwo\nthree\n");
+    assert_eq!(tail(15), "three\n", "the first line may begin before");
+    assert_eq!(tail(3), "");
+    assert_eq!(tail(0), "");
+    let rotated = dir.0.join(Stamp::from_unix_micros(1).file_name());
+    fs::rename(&current, &rotated).unwrap();
+    fs::write(&current, "four\n").unwrap();
+    assert_eq!(tail(100), "one\ntwo\nthree\nfour\n");
+    assert_eq!(tail(18), "three\nfour\n");
+    assert_eq!(tail(5), "four\n");
+    // However large the log is, only its end is read: the rest is a hole.
+    let file = File::options().write(true).open(&current).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(tail(1 << 16), "");
+    fs::remove_file(&current).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &current, rustix::fs::Mode::RUSR).unwrap();
+    assert!(Log::open(&dir.0).is_err(), "a pipe is not waited for");
+}

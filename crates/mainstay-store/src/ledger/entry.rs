@@ -97,6 +97,10 @@ pub struct Child {
     /// Set if an earlier definition than the one in the stored manifest started the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_outdated: bool,
+    /// Set from the start of a quiesce command to the end of the thaw command, which is due. The
+    /// stored name is short, because an entry has little room.
+    #[serde(rename = "due", default, skip_serializing_if = "is_default")]
+    pub is_quiesced: bool,
     /// The digest of the definition that started the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub digest: Option<TextDigest>,
@@ -283,6 +287,24 @@ impl Entry {
             blocked_by: None,
             child: None,
         }
+    }
+
+    /// Returns the entry from which a service is recovered: that of the ledger, or else one made
+    /// from the desired state. A stop by name that the ledger does not contain counts, because the
+    /// ledger was not written in time. If the main process lives, the ledger counts: the service
+    /// was started later, and the desired state could not be written.
+    pub fn recovered(
+        name: &str,
+        of_ledger: Option<Self>,
+        desired: Option<&Desired>,
+        lives: bool,
+    ) -> Option<Self> {
+        let of_desired = || desired.map(|desired| Self::of_desired(name, desired));
+        let mut entry = of_ledger.or_else(of_desired)?;
+        if desired == Some(&Desired::Stopped) && !lives {
+            entry.want_down();
+        }
+        Some(entry)
     }
 
     /// Returns the entry of a service that must stay down and that no ledger accounts for.

@@ -126,6 +126,7 @@ mod tests {
                 began_ms: UPTIME,
                 notify: Some("n".repeat(107)),
                 is_outdated: true,
+                is_quiesced: true,
                 digest: Some(TextDigest::of("", Format::Toml, "/", None)),
             }),
         }

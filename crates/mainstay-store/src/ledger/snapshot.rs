@@ -120,6 +120,7 @@ impl LedgerSnapshot {
                 began_ms,
                 notify: None,
                 is_outdated: false,
+                is_quiesced: false,
                 digest: None,
             });
             entry

@@ -96,8 +96,12 @@ impl Session<'_> {
         for (id, why) in &damaged {
             message.push_str(&format!("; {id} is damaged: {why}"));
         }
+        let failure = Failure::new(Code::Unknown, message);
+        if known.is_empty() {
+            return Err(failure);
+        }
         let hint = format!("restore another one by its ID: mainstay snapshot list {name}");
-        Err(Failure::new(Code::Unknown, message).hint(hint))
+        Err(failure.hint(hint))
     }
 
     fn refuse_damaged(&self, id: SnapshotId, why: &Damage, older: Option<SnapshotId>) -> Failure {

@@ -10,6 +10,7 @@ mod file;
 mod identity;
 mod image;
 mod limits;
+mod peer;
 mod processors;
 mod settings;
 mod signal;
@@ -21,14 +22,18 @@ use std::ffi::c_int;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use mainstay_core::windows::paths::Unusable;
 
 pub use self::executable::{lacks_interpreter, why_not_executed};
 pub use self::file::{exposure, null, open_own, read_from_start, write_at};
 pub use self::limits::refused_limit;
+pub use self::peer::has_group;
 pub use self::settings::{lacking_capabilities, refused_settings};
 pub use self::signal::receive_signals;
 pub use self::socket::{Socket, connect_unix, listen, probe_unix, share};
-pub use self::user::User;
+pub use self::user::{User, group_named};
 
 pub(super) use self::child::Child;
 #[cfg(any(test, not(target_os = "linux")))]
@@ -59,6 +64,16 @@ pub(super) fn cvt(result: c_int) -> io::Result<c_int> {
 /// Borrows an open descriptor as a child's stream.
 pub fn stream(end: &impl AsFd) -> Stream<'_> {
     end.as_fd()
+}
+
+/// Returns `None`: Unix has no OEM code page.
+pub fn oem_code_page() -> Option<mainstay_core::log::encoding::pages::Page> {
+    None
+}
+
+/// Returns `None`: a start reports the error of the system.
+pub fn unusable_paths(_program: &Path, _working_dir: &Path) -> Option<Unusable> {
+    None
 }
 
 /// Returns the seconds by which local time is ahead of UTC at an instant, given in seconds since

@@ -140,15 +140,38 @@ impl User {
     }
 }
 
-/// Queries the user database with a text buffer that grows to fit the answer. `read` gets the entry
-/// while its strings are valid.
+/// Returns the ID of a group; `None` if there is no such group. Blocks like [`User::lookup`].
+pub fn group_named(name: &str) -> io::Result<Option<u32>> {
+    let c_name = CString::new(name)?;
+    find_entry(
+        // SAFETY: a group consists of integers and pointers, for all of which zero is valid.
+        unsafe { std::mem::zeroed() },
+        // SAFETY: the name ends in NUL; the other pointers are valid for the call, and the length
+        // is the buffer's.
+        |entry, text, length, found| unsafe {
+            libc::getgrnam_r(c_name.as_ptr(), entry, text, length, found)
+        },
+        |entry: &libc::group| entry.gr_gid,
+    )
+}
+
+/// Queries the user database; see [`find_entry`].
 fn find_user<T>(
     ask: impl Fn(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
     read: impl FnOnce(&libc::passwd) -> T,
 ) -> io::Result<Option<T>> {
-    let mut text = vec![0; 1024];
     // SAFETY: a passwd consists of integers and pointers, for all of which zero is valid.
-    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    find_entry(unsafe { std::mem::zeroed() }, ask, read)
+}
+
+/// Queries a database into `entry`, with a text buffer that grows to fit the answer. `read` gets
+/// the entry while its strings are valid.
+fn find_entry<E, T>(
+    mut entry: E,
+    ask: impl Fn(*mut E, *mut c_char, usize, *mut *mut E) -> c_int,
+    read: impl FnOnce(&E) -> T,
+) -> io::Result<Option<T>> {
+    let mut text = vec![0; 1024];
     let mut found = ptr::null_mut();
     loop {
         match ask(&mut entry, text.as_mut_ptr(), text.len(), &mut found) {

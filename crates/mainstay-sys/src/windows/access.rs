@@ -26,6 +26,16 @@ pub enum Access {
     All,
 }
 
+/// The accounts that may see a directory or a file, besides those that are entrusted with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// None.
+    Private,
+    /// Every user may list the directory, or read the file. What is created in the directory is not
+    /// visible to them.
+    Listed,
+}
+
 /// An account of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
@@ -42,14 +52,35 @@ pub enum Account {
 /// A buffer of `SECURITY_MAX_SID_SIZE`, in 64-bit words.
 type Sid = [u64; 9];
 
-/// Makes administrators the owner of `dir`, and restricts access to it and its content to
-/// administrators, the system and this account, regardless of the parent directory. Returns `false`
-/// if this system has no such account, which is then left out.
-pub fn entrust(dir: &Path, account: Option<(&Account, Access)>) -> io::Result<bool> {
+/// Makes administrators the owner of `path`, and restricts access to it and its content to
+/// administrators, the system, this account and those to whom it is visible, regardless of the
+/// parent directory. Returns `false` if this system has no such account, which is then left out.
+pub fn entrust(
+    path: &Path,
+    account: Option<(&Account, Access)>,
+    visibility: Visibility,
+) -> io::Result<bool> {
+    let (list, is_known) = trusted(account, visibility)?;
     let administrators = well_known(security::WinBuiltinAdministratorsSid)?;
+    set(path, &administrators, &list)?;
+    Ok(is_known)
+}
+
+/// Creates the access control list of [`entrust`].
+fn trusted(
+    account: Option<(&Account, Access)>,
+    visibility: Visibility,
+) -> io::Result<(List, bool)> {
+    let system = well_known(security::WinLocalSystemSid)?;
+    let administrators = well_known(security::WinBuiltinAdministratorsSid)?;
+    let with_content = |sid, rights| Entry {
+        sid,
+        rights,
+        inheritance: security::SUB_CONTAINERS_AND_OBJECTS_INHERIT,
+    };
     let mut entries = vec![
-        (well_known(security::WinLocalSystemSid)?, GENERIC_ALL),
-        (administrators, GENERIC_ALL),
+        with_content(system, GENERIC_ALL),
+        with_content(administrators, GENERIC_ALL),
     ];
     let mut is_known = true;
     if let Some((account, access)) = account {
@@ -60,43 +91,90 @@ pub fn entrust(dir: &Path, account: Option<(&Account, Access)>) -> io::Result<bo
         let sid = match account {
             Account::LocalService => Some(well_known(security::WinLocalServiceSid)?),
             Account::NetworkService => Some(well_known(security::WinNetworkServiceSid)?),
-            Account::LocalSystem => Some(entries[0].0),
+            Account::LocalSystem => Some(system),
             Account::Named(name) => of_name(name)?,
         };
         is_known = sid.is_some();
-        entries.extend(sid.map(|sid| (sid, rights)));
+        entries.extend(sid.map(|sid| with_content(sid, rights)));
     }
-    let entries: Vec<_> = entries.iter().map(entry).collect();
-    set(dir, &administrators, &entries)?;
-    Ok(is_known)
+    if visibility == Visibility::Listed {
+        entries.push(Entry {
+            sid: well_known(security::WinBuiltinUsersSid)?,
+            rights: GENERIC_READ | GENERIC_EXECUTE,
+            inheritance: security::NO_INHERITANCE,
+        });
+    }
+    Ok((List::new(&entries)?, is_known))
 }
 
-fn set(dir: &Path, owner: &Sid, entries: &[acl::EXPLICIT_ACCESS_W]) -> io::Result<()> {
-    let count = u32::try_from(entries.len()).unwrap_or(0);
-    let mut list: *mut ACL = ptr::null_mut();
-    // SAFETY: the count is the number of entries, whose names and SIDs outlive the call; it
-    // allocates the list, which is freed below.
-    done(unsafe { acl::SetEntriesInAclW(count, entries.as_ptr(), ptr::null(), &raw mut list) })?;
-    let path = wide(dir.as_os_str());
+/// The rights of one account to a file or directory.
+struct Entry {
+    sid: Sid,
+    rights: u32,
+    /// The objects created in the directory to which the entry applies, too.
+    inheritance: u32,
+}
+
+/// An access control list, freed on drop.
+struct List(*mut ACL);
+
+impl List {
+    fn new(entries: &[Entry]) -> io::Result<Self> {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(
+                |Entry {
+                     sid,
+                     rights,
+                     inheritance,
+                 }| acl::EXPLICIT_ACCESS_W {
+                    grfAccessPermissions: *rights,
+                    grfAccessMode: acl::SET_ACCESS,
+                    grfInheritance: *inheritance,
+                    Trustee: acl::TRUSTEE_W {
+                        TrusteeForm: acl::TRUSTEE_IS_SID,
+                        ptstrName: sid.as_ptr().cast_mut().cast(),
+                        ..Default::default()
+                    },
+                },
+            )
+            .collect();
+        let count = u32::try_from(entries.len()).unwrap_or(0);
+        let mut list: *mut ACL = ptr::null_mut();
+        // SAFETY: the count is the number of entries, whose SIDs outlive the call; the new list is
+        // freed on drop.
+        done(unsafe {
+            acl::SetEntriesInAclW(count, entries.as_ptr(), ptr::null(), &raw mut list)
+        })?;
+        Ok(Self(list))
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: `SetEntriesInAcl` allocated it.
+        unsafe { LocalFree(self.0.cast()) };
+    }
+}
+
+fn set(path: &Path, owner: &Sid, list: &List) -> io::Result<()> {
+    let path = wide(path.as_os_str());
     // PROTECTED: no entries are inherited from the parent.
     let what = security::OWNER_SECURITY_INFORMATION
         | security::DACL_SECURITY_INFORMATION
         | security::PROTECTED_DACL_SECURITY_INFORMATION;
     // SAFETY: the path ends with a NUL, and the owner and the list are valid.
-    let set = done(unsafe {
+    done(unsafe {
         acl::SetNamedSecurityInfoW(
             path.as_ptr(),
             acl::SE_FILE_OBJECT,
             what,
             owner.as_ptr().cast_mut().cast(),
             ptr::null_mut(),
-            list,
+            list.0,
             ptr::null(),
         )
-    });
-    // SAFETY: `SetEntriesInAcl` allocated it.
-    unsafe { LocalFree(list.cast()) };
-    set
+    })
 }
 
 /// Describes an account other than this user, administrators and the system that may change this
@@ -391,20 +469,6 @@ fn of_name(name: &str) -> io::Result<Option<Sid>> {
     }
 }
 
-/// Creates an entry for the directory and everything created in it. The SID must outlive it.
-fn entry((sid, rights): &(Sid, u32)) -> acl::EXPLICIT_ACCESS_W {
-    acl::EXPLICIT_ACCESS_W {
-        grfAccessPermissions: *rights,
-        grfAccessMode: acl::SET_ACCESS,
-        grfInheritance: security::SUB_CONTAINERS_AND_OBJECTS_INHERIT,
-        Trustee: acl::TRUSTEE_W {
-            TrusteeForm: acl::TRUSTEE_IS_SID,
-            ptstrName: sid.as_ptr().cast_mut().cast(),
-            ..Default::default()
-        },
-    }
-}
-
 fn wide(text: &OsStr) -> Vec<u16> {
     text.encode_wide().chain([0]).collect()
 }
@@ -433,18 +497,54 @@ mod tests {
     fn an_open_directory_is_seen() {
         let dir = std::env::temp_dir().join(format!("mainstay-access-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
-        entrust(&dir, None).unwrap();
+        entrust(&dir, None, Visibility::Private).unwrap();
         assert_eq!(exposure(&dir).unwrap(), None);
         let administrators = well_known(security::WinBuiltinAdministratorsSid).unwrap();
         let everyone = well_known(security::WinWorldSid).unwrap();
-        let entries = [
-            entry(&(administrators, GENERIC_ALL)),
-            entry(&(everyone, GENERIC_ALL)),
-        ];
-        set(&dir, &administrators, &entries).unwrap();
+        let entries = [administrators, everyone].map(|sid| Entry {
+            sid,
+            rights: GENERIC_ALL,
+            inheritance: security::SUB_CONTAINERS_AND_OBJECTS_INHERIT,
+        });
+        set(&dir, &administrators, &List::new(&entries).unwrap()).unwrap();
         let seen = exposure(&dir).unwrap();
         assert!(seen.is_some_and(|seen| seen.starts_with("Everyone may change ")));
         assert!(exposure_of_program(&dir.join(".")).unwrap().is_some());
         std::fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn users_see_a_listed_directory_but_nothing_in_it() {
+        const USERS: &str = "S-1-5-32-545";
+        const INHERITED: u8 = 0x3;
+        let flags = |list: &List| {
+            let entries = entries(list.0).unwrap().into_iter().enumerate();
+            let flags = entries.map(|(index, ace)| {
+                let mut entry = ptr::null_mut();
+                // SAFETY: the list has this many entries, and each begins with a header.
+                let header = unsafe {
+                    security::GetAce(list.0, index as u32, &raw mut entry);
+                    &*entry.cast::<security::ACE_HEADER>()
+                };
+                (ace, header.AceFlags & INHERITED)
+            });
+            flags.collect::<Vec<_>>()
+        };
+        let (list, _) = trusted(None, Visibility::Listed).unwrap();
+        let (listed, private): (Vec<_>, Vec<_>) = flags(&list)
+            .into_iter()
+            .partition(|(ace, _)| ace.sid == USERS);
+        let [(users, 0)] = &listed[..] else {
+            panic!("{listed:?}");
+        };
+        let administrators = "S-1-5-32-544";
+        let list = [users.clone()];
+        assert_eq!(
+            stranger(administrators, Some(&list), Place::Itself, ""),
+            None
+        );
+        assert!(private.len() == 2 && private.iter().all(|(_, flags)| *flags == INHERITED));
+        let (list, _) = trusted(None, Visibility::Private).unwrap();
+        assert_eq!(flags(&list), private);
     }
 }

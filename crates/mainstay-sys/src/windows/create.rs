@@ -10,7 +10,8 @@ use std::ptr;
 
 use windows_sys::Win32::Foundation::{
     DUPLICATE_SAME_ACCESS, DuplicateHandle, ERROR_BAD_EXE_FORMAT, ERROR_DIRECTORY,
-    ERROR_ELEVATION_REQUIRED, HANDLE,
+    ERROR_ELEVATION_REQUIRED, ERROR_FILE_NOT_FOUND, ERROR_FILENAME_EXCED_RANGE, ERROR_INVALID_NAME,
+    ERROR_PATH_NOT_FOUND, HANDLE,
 };
 use windows_sys::Win32::System::Threading::{
     CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
@@ -19,7 +20,9 @@ use windows_sys::Win32::System::Threading::{
     STARTF_USESTDHANDLES, STARTUPINFOEXW, UpdateProcThreadAttribute,
 };
 
-use super::{cvt, job, text};
+use mainstay_core::windows::{paths, text};
+
+use super::{cvt, job};
 use crate::process::{Command, SpawnError};
 
 /// Creates a main process, suspended before its first instruction. Returns its handle, its thread's
@@ -104,6 +107,26 @@ pub(super) fn create(
 fn refusal(command: &Command<'_>, source: io::Error) -> SpawnError {
     let code = source.raw_os_error().unwrap_or_default().unsigned_abs();
     let has_no_dir = code == ERROR_DIRECTORY || !command.working_dir.is_dir();
+    let units = wide(plain(command.program)).len();
+    let is_not_found = matches!(
+        code,
+        ERROR_FILE_NOT_FOUND
+            | ERROR_PATH_NOT_FOUND
+            | ERROR_INVALID_NAME
+            | ERROR_FILENAME_EXCED_RANGE
+    );
+    if !has_no_dir && is_not_found && units > paths::LONGEST && command.program.is_file() {
+        let why = format!(
+            "the path has {units} UTF-16 units, and this Windows cannot start a program whose path has more than {}",
+            paths::LONGEST
+        );
+        return SpawnError {
+            step: format!("execute {}", command.program.display()),
+            source: io::Error::new(io::ErrorKind::InvalidFilename, why),
+            hint: Some("move the program to a shorter path".into()),
+            is_permanent: true,
+        };
+    }
     SpawnError {
         step: if has_no_dir {
             format!("change to directory {}", command.working_dir.display())
@@ -135,7 +158,7 @@ struct Image {
 
 impl Image {
     fn new(command: &Command<'_>) -> Result<Self, SpawnError> {
-        let invalid = |what: &str| SpawnError {
+        let invalid = |what: String| SpawnError {
             step: "prepare the arguments".into(),
             source: io::Error::new(io::ErrorKind::InvalidInput, what),
             hint: None,
@@ -143,26 +166,24 @@ impl Image {
         };
         let argv: Vec<Vec<u16>> = command.argv.iter().map(wide).collect();
         let script = wide(plain(command.program));
+        refuse_paths(command)?;
         let (application, line) = if text::is_batch(&script) {
             let arguments = argv.get(1..).unwrap_or_default();
-            let line = text::batch_command_line(&script, arguments).ok_or_else(|| {
-                invalid(
-                    "an argument of a batch file contains a quote, a percent sign or a line end",
-                )
-            })?;
+            let line = text::batch_command_line(&script, arguments);
             (wide(job::system_dir().join("cmd.exe").as_os_str()), line)
         } else {
-            let line = text::command_line(&argv).ok_or_else(|| {
-                invalid("an argument contains a NUL, or the program's name a quote")
-            })?;
-            (script, line)
+            (
+                application(command.program, script),
+                text::command_line(&argv),
+            )
         };
+        let line = line.map_err(|why| invalid(why.to_string()))?;
         let variables = command
             .env
             .iter()
             .map(|(name, value)| (wide(name), wide(value)));
         let environment = text::environment(variables).ok_or_else(|| {
-            invalid("a variable contains a NUL, or its name is empty or contains =")
+            invalid("a variable contains a NUL, or its name is empty or contains =".to_owned())
         })?;
         Ok(Self {
             application: terminated(application),
@@ -170,6 +191,40 @@ impl Image {
             environment,
             working_dir: terminated(wide(plain(command.working_dir))),
         })
+    }
+}
+
+/// Returns the reason why this system cannot start a program with these paths. The errors of
+/// `CreateProcessW` and `cmd.exe` name another cause, or none.
+pub fn unusable_paths(program: &Path, working_dir: &Path) -> Option<paths::Unusable> {
+    paths::Unusable::check(&wide(plain(program)), &wide(plain(working_dir))).err()
+}
+
+fn refuse_paths(command: &Command<'_>) -> Result<(), SpawnError> {
+    let (program, working_dir) = (command.program, command.working_dir);
+    match unusable_paths(program, working_dir) {
+        None => Ok(()),
+        Some(why) => Err(SpawnError {
+            step: if why.is_of_working_dir() {
+                format!("change to directory {}", working_dir.display())
+            } else {
+                format!("execute {}", program.display())
+            },
+            source: io::Error::new(io::ErrorKind::InvalidFilename, why.to_string()),
+            hint: Some(why.hint().to_owned()),
+            is_permanent: true,
+        }),
+    }
+}
+
+/// Returns the path of a program, in the form without a limit if it is long.
+fn application(program: &Path, wide_path: Vec<u16>) -> Vec<u16> {
+    if wide_path.len() <= paths::LONGEST {
+        return wide_path;
+    }
+    match std::path::absolute(program) {
+        Ok(path) => paths::extended(&wide(path)),
+        Err(_) => wide_path,
     }
 }
 

@@ -18,7 +18,6 @@ pub(crate) mod pipe;
 pub(crate) mod sockets;
 #[cfg(test)]
 mod tests;
-pub(super) mod text;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -31,13 +30,18 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mainstay_core::log::encoding::pages::{self, Page};
 use mainstay_core::spec::{Priority, Signal, StopAsk, StopScope};
 use tokio::sync::Notify;
 use windows_sys::Win32::Foundation::{
     ERROR_INVALID_PARAMETER, FILETIME, HANDLE, INVALID_HANDLE_VALUE, SYSTEMTIME, WAIT_OBJECT_0,
 };
+use windows_sys::Win32::Globalization::{CPINFO, GetCPInfo, GetOEMCP, MultiByteToWideChar};
 use windows_sys::Win32::Security::{
     GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation,
+};
+use windows_sys::Win32::System::Console::{
+    CONSOLE_SCREEN_BUFFER_INFO, GetConsoleScreenBufferInfo, SMALL_RECT,
 };
 use windows_sys::Win32::System::Threading::{
     ABOVE_NORMAL_PRIORITY_CLASS, BELOW_NORMAL_PRIORITY_CLASS, GetCurrentProcess, GetCurrentThread,
@@ -56,6 +60,7 @@ use self::job::{Job, Port};
 use crate::process::{Command, Containment, Exit, RefusedSetting, SpawnError, TreeId, Usage};
 
 pub use self::ask::run_as_helper;
+pub use self::create::unusable_paths;
 
 /// A standard stream of a child.
 pub type Stream<'a> = BorrowedHandle<'a>;
@@ -95,6 +100,26 @@ pub fn null() -> io::Result<File> {
     OpenOptions::new().write(true).open("NUL")
 }
 
+/// Returns the lines and columns of a console's window; `None` if the handle is not a console. Its
+/// buffer is larger, and scrolled.
+pub fn console_size(console: &impl AsHandle) -> Option<(usize, usize)> {
+    let mut info = CONSOLE_SCREEN_BUFFER_INFO::default();
+    let console = console.as_handle().as_raw_handle();
+    // SAFETY: the handle is open, and the structure is a local.
+    if unsafe { GetConsoleScreenBufferInfo(console, &mut info) } == 0 {
+        return None;
+    }
+    let SMALL_RECT {
+        Left,
+        Top,
+        Right,
+        Bottom,
+    } = info.srWindow;
+    let length =
+        |first: i16, last: i16| usize::try_from(i32::from(last) - i32::from(first) + 1).ok();
+    length(Top, Bottom).zip(length(Left, Right))
+}
+
 /// Returns the seconds by which local time is ahead of UTC at an instant, given in seconds since
 /// 1970; 0 if unknown.
 pub fn utc_offset(utc: i64) -> i32 {
@@ -127,6 +152,28 @@ pub fn utc_offset(utc: i64) -> i32 {
         return 0;
     }
     i32::try_from((number(local_time) - units) / UNITS).unwrap_or(0)
+}
+
+/// Returns the upper half of the OEM code page, in which console programs write; `None` if its
+/// characters have several bytes.
+pub fn oem_code_page() -> Option<Page> {
+    // SAFETY: takes and returns numbers only.
+    let number = unsafe { GetOEMCP() };
+    if let Some(page) = pages::by_number(number) {
+        return Some(*page);
+    }
+    let mut info = CPINFO::default();
+    // SAFETY: the structure is a local.
+    if unsafe { GetCPInfo(number, &mut info) } == 0 || info.MaxCharSize != 1 {
+        return None;
+    }
+    let bytes: [u8; 128] = std::array::from_fn(|at| at as u8 + 0x80);
+    let mut units = [0; 128];
+    // SAFETY: both lengths are those of the arrays; each byte is one unit.
+    let count =
+        unsafe { MultiByteToWideChar(number, 0, bytes.as_ptr(), 128, units.as_mut_ptr(), 128) };
+    let char = |unit: u16| char::from_u32(unit.into()).unwrap_or(char::REPLACEMENT_CHARACTER);
+    (count == 128).then(|| units.map(char))
 }
 
 /// Returns whether no process with this ID is alive; `false` if unknown.

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use mainstay_core::spec::{Limits, Priority, Signal, StopAsk, StopScope};
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
+use windows_sys::Win32::System::Console::{
+    COORD, SMALL_RECT, SetConsoleScreenBufferSize, SetConsoleWindowInfo,
+};
 use windows_sys::Win32::System::Threading::{
     BELOW_NORMAL_PRIORITY_CLASS, CREATE_NO_WINDOW, DETACHED_PROCESS, GetPriorityClass,
     GetProcessAffinityMask,
@@ -76,6 +79,7 @@ fn role() {
             let _grandchild = again.spawn().unwrap();
             std::process::exit(0);
         }
+        "console" => say(&format!("SIZE {:?}", size_of_own_console())),
         "count" => loop {
             say("x");
         },
@@ -92,6 +96,31 @@ fn role() {
         }
         other => panic!("no role {other}"),
     }
+}
+
+/// Makes the window of this process's console smaller than its buffer.
+fn size_of_own_console() -> Option<(usize, usize)> {
+    let mut options = fs::File::options();
+    let console = options.read(true).write(true).open("CONOUT$").unwrap();
+    let handle = console.as_raw_handle();
+    let window = |columns: i16, lines: i16| SMALL_RECT {
+        Left: 0,
+        Top: 0,
+        Right: columns - 1,
+        Bottom: lines - 1,
+    };
+    // A window is never larger than the buffer.
+    let buffer = COORD { X: 120, Y: 300 };
+    // SAFETY: the handle is open, and the structures outlive the calls.
+    let done = unsafe {
+        [
+            SetConsoleWindowInfo(handle, 1, &window(10, 5)),
+            SetConsoleScreenBufferSize(handle, buffer),
+            SetConsoleWindowInfo(handle, 1, &window(90, 20)),
+        ]
+    };
+    assert!(!done.contains(&0), "{done:?}");
+    super::console_size(&console)
 }
 
 struct Rig {
@@ -336,6 +365,83 @@ fn failed_starts() {
         assert_eq!(rig.exit_of(&tree).await.code, Some(7));
         assert!(all(output).contains("\"a & b\""));
         fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+/// A program may have any path, if the system starts it, which Wine does not. A path that cannot be
+/// used is named as the cause.
+#[test]
+fn paths_that_are_too_long() {
+    run(async |rig| {
+        let dir = std::env::temp_dir().join(format!("mainstay-long-{}", std::process::id()));
+        let deep = dir
+            .join("d".repeat(100))
+            .join("e".repeat(100))
+            .join("f".repeat(60));
+        fs::create_dir_all(&deep).unwrap();
+        let program = deep.join("program.exe");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let argv: Vec<OsString> = ["x", "--exact", "--nocapture", "windows::tests::role"]
+            .map(OsString::from)
+            .into();
+        let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        env.extend([(ROLE.into(), "exit".into()), ("CODE".into(), "3".into())]);
+        match rig.spawn(&program, &argv, &env, &dir) {
+            Ok((tree, _output)) => assert_eq!(rig.exit_of(&tree).await.code, Some(3)),
+            Err(error) => {
+                let source = error.source().unwrap().to_string();
+                assert!(source.contains("this Windows cannot start"), "{source}");
+            }
+        }
+
+        let script = deep.join("run.cmd");
+        fs::write(&script, "@exit /b 7\r\n").unwrap();
+        let short = dir.join("run.cmd");
+        fs::write(&short, "@exit /b 7\r\n").unwrap();
+        let here = std::env::current_exe().unwrap();
+        for (program, working_dir, step, why) in [
+            (
+                &here,
+                &*deep,
+                "change to directory",
+                "for a working directory",
+            ),
+            (&script, &dir, "execute", "for a batch file"),
+            (
+                &short,
+                Path::new(r"\\srv\share"),
+                "change to directory",
+                "on a server",
+            ),
+        ] {
+            let error = rig.spawn(program, &argv, &env, working_dir).err().unwrap();
+            assert!(error.to_string().starts_with(step), "{error}");
+            let source = error.source().unwrap().to_string();
+            assert!(source.contains(why), "{source}");
+            assert!(error.is_permanent && error.hint().is_some());
+        }
+        fs::remove_dir_all(dir).unwrap();
+    });
+}
+
+#[test]
+fn a_console_is_as_large_as_its_window() {
+    run(async |rig| {
+        let (tree, mut output) = rig.start("console", &[], &[]);
+        assert_eq!(line(&mut output, "SIZE "), "Some((20, 90))");
+        rig.exit_of(&tree).await;
+    });
+    let (reader, _writer) = io::pipe().unwrap();
+    assert_eq!(super::console_size(&reader), None);
+}
+
+#[test]
+fn names_of_variables_stay_as_given() {
+    run(async |rig| {
+        let (tree, output) = rig.start("tell", &[("MixedCase", "x")], &[]);
+        // The pipe has no room for the whole environment.
+        assert!(all(output).contains(r#"("MixedCase", "x")"#));
+        rig.exit_of(&tree).await;
     });
 }
 

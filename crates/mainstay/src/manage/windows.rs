@@ -39,13 +39,30 @@ pub(super) fn check_manager(definition: &Definition) -> Result<(), Error> {
     }
 }
 
-pub(super) fn may_install(_definition: &Definition) -> Result<(), Error> {
-    connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE).map(drop)
+/// Connects with the right to create services if one of them does not exist. Who may change an
+/// existing service need not have it.
+fn connect_to_install(definitions: &[Definition]) -> Result<ServiceControlManager, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    let is_missing = |definition: &Definition| manage::is_missing(&mut manager, &definition.name);
+    if definitions.iter().any(is_missing) {
+        connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)
+    } else {
+        Ok(manager)
+    }
+}
+
+pub(super) fn may_install(definition: &Definition) -> Result<(), Error> {
+    connect_to_install(std::slice::from_ref(definition)).map(drop)
 }
 
 pub(super) fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> {
-    let mut manager = connect(SC_MANAGER_CONNECT | SC_MANAGER_CREATE_SERVICE)?;
+    let mut manager = connect_to_install(definitions)?;
     manage::install_all(&mut manager, definitions, &running()?)
+}
+
+pub(super) fn cautions(definitions: &[Definition]) -> Result<Vec<String>, Error> {
+    let mut manager = connect(SC_MANAGER_CONNECT)?;
+    manage::cautions(&mut manager, definitions, &running()?)
 }
 
 pub(super) fn stage_all(

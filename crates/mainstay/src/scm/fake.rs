@@ -26,6 +26,10 @@ struct Fake {
     changes: usize,
     /// The changing call that is refused, and its error code.
     refuses: Option<(usize, u32)>,
+    /// The state in which the next control finds its service, and the error code.
+    meets: Option<(State, u32)>,
+    /// Set if the caller has no right to any service.
+    denies: bool,
     now: Duration,
 }
 
@@ -59,9 +63,11 @@ impl Fake {
         let now = self.now;
         let is_gone = |entry: &Entry| entry.deleted_at.is_some_and(|at| now >= at + entry.held);
         self.services.retain(|_, entry| !is_gone(entry));
-        self.services
-            .get_mut(name)
-            .ok_or_else(|| error(refusal::DOES_NOT_EXIST))
+        let entry = self.services.get_mut(name);
+        match entry.ok_or_else(|| error(refusal::DOES_NOT_EXIST))? {
+            _ if self.denies => Err(error(refusal::ACCESS_DENIED)),
+            entry => Ok(entry),
+        }
     }
 }
 
@@ -195,7 +201,12 @@ impl Scm for Fake {
     fn control(&mut self, name: &str, code: u32) -> io::Result<()> {
         self.change()?;
         let now = self.now;
+        let meets = self.meets.take();
         let entry = self.entry(name)?;
+        if let Some((state, code)) = meets {
+            entry.become_after(state, State::Stopped, now);
+            return Err(error(code));
+        }
         let (pending, next) = match (code, entry.state) {
             (_, State::Stopped) => return Err(error(refusal::NOT_ACTIVE)),
             (1, _) => (State::StopPending, State::Stopped),
@@ -327,6 +338,30 @@ fn a_step_that_fails_leaves_nothing() {
             assert_eq!(fake.logons, before.logons, "step {step}");
         }
     }
+}
+
+/// The account of a user is restored by its password, which the manager does not return.
+#[test]
+fn an_account_that_cannot_be_restored_is_told_before_and_after() {
+    let mut fake = Fake::default();
+    install(&mut fake, &changed()).unwrap();
+    let cautions = |fake: &mut Fake, definition: Definition| {
+        manage::cautions(fake, &[definition], Path::new(RUNNING)).unwrap()
+    };
+    assert!(cautions(&mut fake, changed()).is_empty());
+    assert!(cautions(&mut Fake::default(), orders()).is_empty());
+    let [caution] = &*cautions(&mut fake, orders()) else {
+        panic!("one account is lost");
+    };
+    assert!(
+        caution.contains(".\\joe to NT SERVICE\\orders"),
+        "{caution}"
+    );
+    fake.refuses = Some((fake.changes + 2, 1450));
+    let error = install(&mut fake, &orders()).unwrap_err().to_string();
+    let told = "the account .\\joe could not be restored, because its password is not known";
+    assert!(error.contains(told), "{error}");
+    assert_eq!(fake.services["orders"].account(), "NT SERVICE\\orders");
 }
 
 #[test]
@@ -475,6 +510,25 @@ fn a_service_that_is_starting_is_stopped_too() {
     manage::stop(&mut fake, "orders", GRACEFUL).unwrap();
 }
 
+/// A service may end, or begin to stop, between the query and the control.
+#[test]
+fn a_stop_that_comes_second_succeeds() {
+    for (meets, code) in [(State::Stopped, 1062), (State::StopPending, 1061)] {
+        let mut fake = Fake::default();
+        install(&mut fake, &orders()).unwrap();
+        manage::start(&mut fake, "orders", &[]).unwrap();
+        fake.meets = Some((meets, code));
+        manage::stop(&mut fake, "orders", GRACEFUL).unwrap();
+        let error = manage::stop(&mut fake, "orders", GRACEFUL).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotRunning, "{meets}");
+        manage::start(&mut fake, "orders", &[]).unwrap();
+        fake.meets = Some((meets, code));
+        manage::restart(&mut fake, "orders", GRACEFUL).unwrap();
+        let status = manage::status(&mut fake, "orders").unwrap();
+        assert_eq!(status.state, State::Running, "{meets}");
+    }
+}
+
 #[test]
 fn what_is_being_deleted_is_waited_for_and_made_anew() {
     let mut fake = Fake::default();
@@ -509,4 +563,34 @@ fn own_services_are_listed_and_changes_are_told() {
     assert_eq!(change(&mut fake, State::Stopped), (State::Stopped, 60));
     fake.start("orders", &[]).unwrap();
     assert_eq!(change(&mut fake, State::StartPending), (State::Running, 63));
+}
+
+#[test]
+fn a_service_without_access_is_not_taken_for_a_missing_one() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    fake.denies = true;
+    let kinds = |name: &str| {
+        let fake = &mut fake.clone();
+        let results = [
+            manage::status(fake, name).map(drop),
+            manage::is_enabled(fake, name).map(drop),
+            manage::set_enablement(fake, name, Enablement::Enabled),
+            manage::start(fake, name, &[]),
+            manage::stop(fake, name, GRACEFUL),
+            manage::restart(fake, name, GRACEFUL),
+            manage::pause(fake, name, GRACEFUL),
+            manage::resume(fake, name, GRACEFUL),
+            manage::reload(fake, name),
+            manage::control(fake, name, 200),
+            manage::wait_for_change(fake, name, State::Stopped, GRACEFUL).map(drop),
+            manage::uninstall(fake, name, GRACEFUL),
+        ];
+        results.map(|result| result.unwrap_err().kind())
+    };
+    assert_eq!(kinds("orders"), [ErrorKind::PermissionDenied; 12]);
+    assert_eq!(kinds("nosuch"), [ErrorKind::NotInstalled; 12]);
+    assert!(!manage::is_missing(&mut fake, "orders") && manage::is_missing(&mut fake, "nosuch"));
+    let error = install(&mut fake, &orders()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::refusal::{self, refusal};
+use super::rights;
 use super::settings::settings;
 use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
 use crate::manager::Enablement;
@@ -26,6 +27,19 @@ const CONTINUE: u32 = 3;
 const PARAMETERS_CHANGED: u32 = 6;
 
 /// The result of an installation.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let installed = mainstay::service("orders").install()?;
+/// if installed.is_new {
+///     println!("installed");
+/// }
+/// for warning in installed.warnings {
+///     println!("warning: {warning}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Installed {
@@ -44,6 +58,8 @@ pub struct Installed {
 enum Undo {
     Delete,
     Write(Setting),
+    /// Restores all but this account, whose password is not known.
+    WriteBut(Setting, String),
 }
 
 /// Returns the error for a manager that cannot be reached, or not with the required rights.
@@ -76,6 +92,33 @@ pub(crate) fn install_all(
     Ok(all)
 }
 
+/// Returns what a failed installation of these services could not undo, one message each. Services
+/// that may not be read are left out.
+#[cfg(any(windows, test))]
+pub(crate) fn cautions(
+    scm: &mut impl Scm,
+    definitions: &[Definition],
+    running: &Path,
+) -> Result<Vec<String>, Error> {
+    let mut cautions = Vec::new();
+    for definition in definitions {
+        let name = &*definition.name;
+        let (Some(Setting::Base(after)), Ok(before)) = (
+            settings(definition, running)?.into_iter().next(),
+            base(scm, name),
+        ) else {
+            continue;
+        };
+        cautions.extend(rights::lost_account(&before, &after).map(|lost| {
+            format!(
+                "service \"{name}\" changes its account from {lost} to {}; if a later step fails, it keeps the new one, because the password of {lost} is not known",
+                after.account
+            )
+        }));
+    }
+    Ok(cautions)
+}
+
 /// Returns the settings in the order in which they are applied.
 #[cfg(any(windows, test))]
 pub(crate) fn plan_all(definitions: &[Definition], running: &Path) -> Result<String, Error> {
@@ -106,6 +149,12 @@ pub(crate) fn install(
                 let undone = match &undo {
                     Undo::Delete => scm.delete(name),
                     Undo::Write(setting) => scm.write(name, setting),
+                    Undo::WriteBut(setting, account) => {
+                        text += &format!(
+                            "; the account {account} could not be restored, because its password is not known"
+                        );
+                        scm.write(name, setting)
+                    }
                 };
                 if let Err(error) = undone {
                     text += &format!("; the changes made before could not be undone ({error})");
@@ -134,7 +183,7 @@ fn apply(
                 Ok(before) => match scm.write(name, setting) {
                     Ok(()) => {
                         installed.is_changed |= before != *setting;
-                        undos.push(Undo::Write(before));
+                        undos.push(undo_of_base(before, base));
                         true
                     }
                     Err(error) if refusal::number(&error) == refusal::MARKED_FOR_DELETE => {
@@ -172,11 +221,26 @@ fn apply(
     Ok(())
 }
 
+/// Returns the reversal of a change of the base. An account whose password is not known stays
+/// replaced.
+fn undo_of_base(before: Setting, after: &Base) -> Undo {
+    match before {
+        Setting::Base(before) if rights::lost_account(&before, after).is_some() => {
+            let kept = Base {
+                account: after.account.clone(),
+                ..before.clone()
+            };
+            Undo::WriteBut(Setting::Base(kept), before.account)
+        }
+        before => Undo::Write(before),
+    }
+}
+
 pub(crate) fn uninstall(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
     let what = || format!("cannot uninstall service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     if status.state != State::Stopped {
-        stop(scm, name, graceful)?;
+        stop_if_running(scm, name, graceful)?;
     }
     scm.delete(name).map_err(|error| refusal(what(), error))?;
     let forgotten = scm.write(name, &Setting::EventSource(None));
@@ -201,10 +265,13 @@ fn released(scm: &mut impl Scm, name: &str) -> io::Result<()> {
 }
 
 fn exists(scm: &mut impl Scm, name: &str) -> bool {
-    match scm.query(name) {
-        Ok(_) => true,
-        Err(error) => refusal::number(&error) != refusal::DOES_NOT_EXIST,
-    }
+    !is_missing(scm, name)
+}
+
+/// Returns whether there is no such service. One that may not be queried exists.
+pub(crate) fn is_missing(scm: &mut impl Scm, name: &str) -> bool {
+    scm.query(name)
+        .is_err_and(|error| refusal::number(&error) == refusal::DOES_NOT_EXIST)
 }
 
 pub(crate) fn set_enablement(
@@ -243,32 +310,49 @@ pub(crate) fn start(scm: &mut impl Scm, name: &str, arguments: &[OsString]) -> R
     arrive(scm, name, what, State::Running, Duration::ZERO)
 }
 
+/// Stops a service. One that ends by itself meanwhile is stopped, too.
 pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
     let what = || format!("cannot stop service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
-    match status.state {
-        State::StopPending => {}
-        // A service accepts no control in this state. Whatever state follows, it is stopped in the
-        // end.
-        State::StartPending => {
-            let _ends_or_stays = arrive(scm, name, what, State::Running, graceful);
-            match scm.control(name, STOP) {
-                Err(error) if refusal::number(&error) == refusal::NOT_ACTIVE => return Ok(()),
-                done => done.map_err(|error| refusal(what(), error))?,
-            }
+    if status.state == State::Stopped {
+        let not_active = io::Error::from_raw_os_error(refusal::NOT_ACTIVE.cast_signed());
+        return Err(refusal(what(), not_active));
+    }
+    // A service accepts no control in this state. Whatever state follows, it is stopped in the
+    // end.
+    if status.state == State::StartPending {
+        let _ends_or_stays = arrive(scm, name, what, State::Running, graceful);
+    }
+    if status.state != State::StopPending
+        && let Err(error) = scm.control(name, STOP)
+    {
+        let is_ending = match refusal::number(&error) {
+            refusal::NOT_ACTIVE => true,
+            refusal::CANNOT_ACCEPT => scm
+                .query(name)
+                .is_ok_and(|status| matches!(status.state, State::StopPending | State::Stopped)),
+            _ => false,
+        };
+        if !is_ending {
+            return Err(refusal(what(), error));
         }
-        _ => scm
-            .control(name, STOP)
-            .map_err(|error| refusal(what(), error))?,
     }
     arrive(scm, name, what, State::Stopped, graceful)
+}
+
+/// Stops a service that may have ended since it was seen.
+fn stop_if_running(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
+    match stop(scm, name, graceful) {
+        Err(error) if error.kind() == ErrorKind::NotRunning => Ok(()),
+        done => done,
+    }
 }
 
 pub(crate) fn restart(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result<(), Error> {
     let what = || format!("cannot restart service \"{name}\"");
     let status = scm.query(name).map_err(|error| refusal(what(), error))?;
     if status.state != State::Stopped {
-        stop(scm, name, graceful)?;
+        stop_if_running(scm, name, graceful)?;
     }
     start(scm, name, &[])
 }

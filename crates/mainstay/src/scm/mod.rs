@@ -10,6 +10,7 @@ mod command_line;
 mod fake;
 pub(crate) mod manage;
 pub(crate) mod refusal;
+pub(crate) mod rights;
 mod settings;
 
 use std::ffi::OsString;
@@ -20,6 +21,26 @@ use std::time::Duration;
 use crate::{Password, Trigger};
 
 /// The status that the manager reports for a service (`SERVICE_STATUS_PROCESS`).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use mainstay::State;
+///
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let orders = mainstay::service("orders");
+/// let mut status = orders.status()?;
+/// while status.state.is_pending() {
+///     status = orders.wait_for_change(status.state, Duration::from_secs(1))?;
+/// }
+/// match (status.state, status.exit_code()) {
+///     (State::Stopped, Some(0)) => println!("stopped"),
+///     (State::Stopped, code) => println!("failed: {code:?}"),
+///     _ => println!("{status}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServiceStatus {
@@ -39,15 +60,21 @@ pub struct ServiceStatus {
 
 /// The seven states of a service, with Microsoft's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of Microsoft's constants")]
 #[repr(u32)]
 pub enum State {
+    /// The service is not running.
     Stopped = 1,
+    /// The service is starting.
     StartPending = 2,
+    /// The service is stopping.
     StopPending = 3,
+    /// The service is ready.
     Running = 4,
+    /// The service is resuming after a pause.
     ContinuePending = 5,
+    /// The service is pausing.
     PausePending = 6,
+    /// The service is paused.
     Paused = 7,
 }
 
@@ -82,6 +109,7 @@ impl ServiceStatus {
 
     /// Returns the exit code of the service itself, or `None` if the system reports another reason
     /// for the failure.
+    #[must_use]
     pub fn exit_code(&self) -> Option<u32> {
         match self.code {
             0 => Some(0),
@@ -108,6 +136,7 @@ impl State {
     }
 
     /// Returns whether this is a transition to another state.
+    #[must_use]
     pub fn is_pending(self) -> bool {
         !matches!(self, Self::Stopped | Self::Running | Self::Paused)
     }
@@ -223,6 +252,13 @@ pub(crate) struct FailureActions {
     pub(crate) command: String,
     /// The actions: `SC_ACTION_…` and the delay in milliseconds.
     pub(crate) actions: Vec<(u32, u32)>,
+}
+
+impl FailureActions {
+    /// Returns whether an action of this kind is among them.
+    fn has(&self, kind: u32) -> bool {
+        self.actions.iter().any(|(one, _)| *one == kind)
+    }
 }
 
 impl Setting {

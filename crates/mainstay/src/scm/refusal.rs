@@ -8,6 +8,7 @@ use crate::{Error, ErrorKind};
 pub(super) const ACCESS_DENIED: u32 = 5;
 pub(super) const ALREADY_RUNNING: u32 = 1056;
 pub(super) const DOES_NOT_EXIST: u32 = 1060;
+pub(super) const CANNOT_ACCEPT: u32 = 1061;
 pub(super) const NOT_ACTIVE: u32 = 1062;
 pub(crate) const SERVICE_SPECIFIC: u32 = 1066;
 /// The process ended in an unknown way.
@@ -57,7 +58,7 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
             "the service is disabled: install it with another start type",
         ),
         DOES_NOT_EXIST => (NotInstalled, "install it first"),
-        1061 => (
+        CANNOT_ACCEPT => (
             NotAccepted,
             "the service is starting or stopping: try again later",
         ),
@@ -73,6 +74,10 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
         MARKED_FOR_DELETE => (
             MarkedForDelete,
             "it is deleted when all programs have closed it: close services.msc, Task Manager and similar programs, or restart Windows",
+        ),
+        1300 => (
+            PermissionDenied,
+            "the account that installs lacks a privilege: to reboot on failure, it needs SeShutdownPrivilege",
         ),
         1073 => (Failed, "a service of this name already exists"),
         1078 => (Invalid, "another service has this display name"),

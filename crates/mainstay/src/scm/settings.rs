@@ -10,8 +10,8 @@ use crate::definition::wrong_windows_name;
 use crate::{Account, Definition, Error, ErrorControl, ErrorKind, ServiceSid, Start, UNDER_SCM};
 
 /// The action types `SC_ACTION_RESTART`, `SC_ACTION_REBOOT` and `SC_ACTION_RUN_COMMAND`.
-const RESTART: u32 = 1;
-const REBOOT: u32 = 2;
+pub(super) const RESTART: u32 = 1;
+pub(super) const REBOOT: u32 = 2;
 const RUN_COMMAND: u32 = 3;
 /// The maximum length of names ("CreateServiceW").
 const NAME_MAX: usize = 256;

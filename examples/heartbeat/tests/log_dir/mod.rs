@@ -57,9 +57,11 @@ pub(crate) fn check(dir: &Path) {
 fn eight_threads_print_and_nothing_is_torn() {
     let dir = std::env::temp_dir().join(format!("heartbeat-logs-{}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
+    fs::create_dir(&dir).expect("a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
     command.args(["run", "0", "0", "chatter"]);
-    command.env("HEARTBEAT_LOG_DIR", dir.join("logs"));
+    // A relative path is one of the directory in which the program was started.
+    command.current_dir(&dir).env("HEARTBEAT_LOG_DIR", "logs");
     let Output {
         status,
         stdout,

@@ -395,8 +395,8 @@ fn recovery(spec: &Spec, losses: &mut UnsupportedSettings) -> Recovery {
         }
         pause = pause.mul_f64(backoff.factor());
     }
-    let action = |code: u8| recovery.codes().get(&code).copied();
-    let has = |code: u8, action: CodeAction| recovery.codes().get(&code) == Some(&action);
+    let action = |code: u8| recovery.codes().get(&code.into()).copied();
+    let has = |code: u8, asked: CodeAction| action(code) == Some(asked);
     let all = || 1..=u8::MAX;
     let is_halt = |code: &u8| match action(*code) {
         Some(action) => matches!(action, CodeAction::Halt | CodeAction::Restore),

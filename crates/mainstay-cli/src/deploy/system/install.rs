@@ -9,7 +9,7 @@ use mainstay::{Account, Definition, Manager, Scope};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::{self, Spec};
 use mainstay_host::manifest_file::Loaded;
-use mainstay_host::preflight;
+use mainstay_host::{output, preflight};
 use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys as sys;
@@ -160,7 +160,12 @@ fn copy_and_install(
     }
     let all = match &order.root {
         Some(root) => mainstay::stage_all(&definitions, root),
-        None => mainstay::install_all(&definitions),
+        None => {
+            for caution in mainstay::cautions(&definitions).map_err(of_library)? {
+                output::remark(&format_args!("warning: {caution}"));
+            }
+            mainstay::install_all(&definitions)
+        }
     };
     let all = all.map_err(of_library)?;
     for ((place, wanted), losses) in places.iter().zip(&order.wanted).zip(&mut losses) {
@@ -274,6 +279,7 @@ impl Installed {
         })
     }
 
+    /// Does nothing: [`Installed::entrust`] does the same.
     #[cfg(windows)]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Unix")]
     fn publish(&self) -> io::Result<()> {
@@ -285,21 +291,23 @@ impl Installed {
         self.create_state_dir(account)
     }
 
-    /// Creates the directory of all services and their registry, accessible to administrators only.
+    /// Creates the directory of all services and their registry, and the one above. Administrators
+    /// alone have access, and every user may list them.
     #[cfg(windows)]
     pub(super) fn create_all_dir(&self) -> io::Result<()> {
         let Some(all) = self.place.parent() else {
             return Ok(());
         };
         // Whoever created one of them earlier may hold files in it open, or redirect it.
-        for place in [all.parent(), Some(all), Some(&*self.place)]
-            .into_iter()
-            .flatten()
-        {
-            refuse_exposed(place)?;
+        for dir in all.parent().into_iter().chain([all]) {
+            refuse_exposed(dir)?;
+            // A new directory in %ProgramData% lets every user create files in it.
+            if dir == all || !dir.exists() {
+                create_private_dir(dir)?;
+                sys::entrust(dir, None, sys::Visibility::Listed)?;
+            }
         }
-        create_private_dir(all)?;
-        sys::entrust(all, None).map(drop)
+        refuse_exposed(&self.place)
     }
 
     /// Creates the state directory, which is private to its owner, but not the directories above
@@ -343,7 +351,7 @@ impl Installed {
     }
 
     /// Grants the account read access to the manifest and write access to its state, in addition to
-    /// administrators.
+    /// administrators, and lets every user see the service and its manager.
     #[cfg(windows)]
     fn entrust(&self, account: &Account) -> io::Result<Vec<String>> {
         let service = &*self.manager_name;
@@ -355,13 +363,15 @@ impl Installed {
             Account::NetworkService => sys::Account::NetworkService,
             named => sys::Account::Named(named.windows_name(service)),
         };
-        for (place, access) in [
-            (&*self.place, sys::Access::Read),
-            (&manifest, sys::Access::Read),
-            (&self.record_path(), sys::Access::Read),
-            (self.state.path(), sys::Access::All),
+        use sys::Access::{All, Read};
+        use sys::Visibility::{Listed, Private};
+        for (place, access, visibility) in [
+            (&*self.place, Read, Listed),
+            (&manifest, Read, Private),
+            (&self.record_path(), Read, Listed),
+            (self.state.path(), All, Private),
         ] {
-            let is_known = sys::entrust(place, Some((&holder, access)))?;
+            let is_known = sys::entrust(place, Some((&holder, access)), visibility)?;
             let name = account.windows_name(service);
             let loss = || {
                 format!(

@@ -38,9 +38,11 @@ use super::registered::set_version;
 use super::{Enablement, refuse_hung, refuse_irregular};
 use crate::client;
 use crate::installed::{Installed, Mode};
+use crate::last_event;
 use crate::library_failure::of_library;
 use crate::margins::host_start_timeout;
 use crate::not_found;
+use crate::request_error::RequestError;
 
 /// The directory in which systemd stores the state of dynamic accounts. [`OWN_DIRS`] contains the
 /// links to it.
@@ -97,9 +99,16 @@ impl Installed {
             .scope(self.record.scope())
     }
 
-    /// Returns whether the system's manager has a service of this name that is not ours.
+    /// Returns whether the system's manager has a service of this name that is not ours. One that
+    /// may not be queried exists.
     fn is_foreign(&self) -> bool {
-        self.root.is_none() && self.manifest().is_none() && self.service().status().is_ok()
+        if self.root.is_some() || self.manifest().is_some() {
+            return false;
+        }
+        match self.service().status() {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::PermissionDenied,
+        }
     }
 
     /// Returns systemd's name for the state directory of a dynamic account.
@@ -258,7 +267,7 @@ impl Installed {
             if dependent.is_up() {
                 report.needed_by.push(dependent.name.to_string())
             } else {
-                output::complain(&format!(
+                output::remark(&format!(
                     "note: {} needs {}, so {} stopped it too",
                     dependent.name, self.name, dependent.record.manager
                 ))
@@ -278,8 +287,8 @@ impl Installed {
         let is_hosted = self.record.mode == Mode::Hosted;
         if cfg!(unix) && is_hosted && matches!(verb, Verb::Pause | Verb::Continue | Verb::Reload) {
             let done = client::request(&self.state, self.name.as_str(), verb);
-            return client::block_on(done)?
-                .map(|report| self.with_version(self.of_manager(report)));
+            let report = client::block_on(done)??;
+            return Ok(self.with_version(self.of_manager(report)));
         }
         if matches!(verb, Verb::Stop | Verb::Restart) {
             self.end_start();
@@ -391,16 +400,28 @@ impl Installed {
     /// Returns the manager's status, combined with the host's report if the host responds, and the
     /// registered version.
     pub(crate) fn report(&self) -> Result<ServiceReport, Failure> {
-        self.seen().map(|(report, _)| self.with_version(report))
+        match self.seen()? {
+            (report, Some(denied)) if report.state == StateName::Unknown => Err(denied),
+            (report, _) => Ok(self.with_version(report)),
+        }
     }
 
-    /// Returns the report without the registered version, and the failure if querying the host
-    /// requires a right that this process lacks.
+    /// Returns the report without the registered version, and the failure if querying the manager
+    /// or the host requires a right that this process lacks.
     pub(crate) fn seen(&self) -> Result<(ServiceReport, Option<Failure>), Failure> {
         let status = match self.service().status() {
             Err(error) if error.kind() == ErrorKind::NotInstalled => {
                 let report = self.unfinished_report().ok_or(of_library(error));
                 return report.map(|report| (report, None));
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let denied = of_library(error);
+                let report = ServiceReport {
+                    state: StateName::Unknown,
+                    detail: Some(denied.message().to_owned()),
+                    ..self.nothing_known()
+                };
+                return Ok((self.of_manager(report), Some(denied)));
             }
             status => status.map_err(of_library)?,
         };
@@ -410,15 +431,16 @@ impl Installed {
         };
         let (report, denied) = match hosted {
             Some(Ok(report)) => (report.services.into_iter().next(), None),
-            Some(Err(failure)) => {
-                let is_denied =
-                    failure.code() == Code::PermissionDenied && status.state != State::Stopped;
-                (None, is_denied.then_some(failure))
+            Some(Err(RequestError::Denied(failure))) if status.state != State::Stopped => {
+                (None, Some(failure))
             }
-            None => (None, None),
+            Some(Err(_)) | None => (None, None),
         };
         let report = report.unwrap_or_else(|| {
             let mut report = self.by_manager(&status);
+            if !self.is_direct() {
+                last_event::explain(&self.state, &mut report);
+            }
             if denied.is_some() {
                 report.detail = Some(format!("{}: {}", self.record.manager, words(&status)));
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mainstay::ErrorKind;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{Definition, Expected, Version};
@@ -133,13 +134,18 @@ impl Installed {
         }
     }
 
-    /// Checks that this process may read the registry.
+    /// Checks that this process may read the registry and query the manager.
     ///
     /// # Errors
-    /// If it may not.
+    /// If it may not. That is no deviation from what is registered.
     pub(crate) fn check_access(&self) -> Result<(), Failure> {
-        match self.registered() {
-            Err(failure) if failure.code() == Code::PermissionDenied => Err(failure),
+        if let Err(failure) = self.registered()
+            && failure.code() == Code::PermissionDenied
+        {
+            return Err(failure);
+        }
+        match self.service().status() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(of_library(error)),
             _ => Ok(()),
         }
     }
@@ -163,7 +169,10 @@ impl Installed {
         let status = self.service().status();
         let hosted = match self.record.mode {
             Mode::Direct => None,
-            Mode::Hosted => Some(client::block_on(client::status(&self.state)).and_then(|it| it)),
+            Mode::Hosted => {
+                let asked = client::block_on(client::status(&self.state));
+                Some(asked.and_then(|answer| Ok(answer?)))
+            }
         };
         let is_up = status
             .as_ref()

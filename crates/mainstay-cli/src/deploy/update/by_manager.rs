@@ -57,12 +57,10 @@ impl Change<'_> {
         self.site.put(self.new.0, self.new.1)?;
         let spec = installed.spec(self.new.0)?;
         let give_up = |phase, why: &str| {
-            UpdateError::GivenUp(GivenUp {
+            UpdateError::GivenUp(Box::new(GivenUp {
                 style: Some(Style::Restart),
-                why: format!("the update was rolled back: {why}"),
-                phase,
-                last_lines: last_lines(installed),
-            })
+                ..GivenUp::new(phase, why, last_lines(installed))
+            }))
         };
         let started = installed.control(Verb::Start);
         started.map_err(|failure| give_up(TrialPhase::Start, failure.message()))?;

@@ -19,6 +19,7 @@ use super::{Change, Site, UpdateError};
 use crate::client;
 use crate::deploy::embedded::{Saved, evidence, misfit, next_record, notify, put};
 use crate::deploy::registered;
+use crate::request_error::RequestError;
 
 /// An installed service of the embedded manager.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Site for Embedded {
         let name = self.name.as_str();
         notify(&self.state, &[name], owner)?;
         let report = match client::block_on(client::status(&self.state))? {
-            Err(absent) if absent.code() == Code::NotRunning => None,
+            Err(RequestError::NoSupervisor(_)) => None,
             report => Some(report?),
         };
         let is_supervised = report.is_some();
@@ -121,7 +122,8 @@ impl Site for Embedded {
         match (is_other, is_supervised) {
             (false, _) => Ok(()),
             (true, true) => {
-                client::block_on(client::request(&self.state, name, Verb::Restart))?.map(drop)
+                client::block_on(client::request(&self.state, name, Verb::Restart))??;
+                Ok(())
             }
             (true, false) => {
                 let message = format!(

@@ -3,7 +3,7 @@
 //! ```text
 //! 1. begin in the registry         from here on the service is busy for others
 //! 2. try the new definition        by the supervisor, beside the old run or after it
-//!                                  (`host/update.rs`), else by the manager
+//!                                  (`dispatcher/rollouts.rs`), else by the manager
 //! 3. put the files into place      only a definition that proved healthy is written
 //! 4. commit at the supervisor      the old run ends
 //! 5. commit in the registry        the new version is in effect
@@ -34,6 +34,7 @@ use mainstay_store::state_dir::StateDir;
 pub(crate) use self::embedded::Embedded;
 use crate::client::{self, Tried};
 use crate::installed::Installed;
+use crate::request_error::RequestError;
 
 /// An installed service, independent of its manager.
 pub(crate) trait Site {
@@ -83,13 +84,13 @@ pub(crate) enum Outcome {
     /// The new definition is in effect. The style is `None` if the service is not running.
     Updated(Option<Style>),
     /// The old definition is in effect.
-    RolledBack(GivenUp),
+    RolledBack(Box<GivenUp>),
 }
 
 /// The reason why a new definition is not in effect.
 pub(crate) enum UpdateError {
     /// The definition was tried and rejected.
-    GivenUp(GivenUp),
+    GivenUp(Box<GivenUp>),
     /// The change failed and was undone.
     Failed(Failure),
     /// The outcome is indeterminate: the definition may or may not be in effect.
@@ -165,7 +166,7 @@ pub(crate) fn update(
     let style = match change.perform() {
         Ok(style) => style,
         Err(UpdateError::GivenUp(given_up)) => {
-            work.roll_back(&given_up.why)?;
+            work.roll_back(&given_up.refusal.error)?;
             return Ok(Done {
                 version: before,
                 before,
@@ -271,7 +272,7 @@ pub(crate) fn repair_before_start(site: &dyn Site) -> Result<(), Failure> {
     }
     let name = site.name();
     let why = failure.message();
-    output::complain(&format!(
+    output::remark(&format!(
         "warning: {why}; starting {name} from its installed files"
     ));
     Ok(())
@@ -316,8 +317,8 @@ impl Change<'_> {
                         Ok(update.map(|update| update.style))
                     }
                     Ok(Tried::GivenUp(given_up)) => Err(UpdateError::GivenUp(given_up)),
-                    Err(absent) if absent.code() == Code::NotRunning => self.site.change(self),
-                    Err(failure) => Err(failure.into()),
+                    Err(RequestError::NoSupervisor(_)) => self.site.change(self),
+                    Err(error) => Err(UpdateError::Failed(error.into())),
                 }
             }
             None => self.site.change(self),
@@ -337,7 +338,7 @@ impl Change<'_> {
             Ok(_) => Ok(()),
             // The candidate was no longer held, or the supervisor that had to commit it is gone and
             // may have done so before.
-            Err(failure) => Err(UpdateError::Indeterminate(failure)),
+            Err(error) => Err(UpdateError::Indeterminate(error.into())),
         }
     }
 }

@@ -109,6 +109,7 @@ impl Service {
                     main: Main::Gone,
                     was_ready,
                     is_kept: false,
+                    is_unseen: false,
                 };
                 let phase = Phase::Running {
                     watch: None,
@@ -120,6 +121,9 @@ impl Service {
             }
             RecoveredState::Gone { pid, began, stage } => {
                 self.adopt(pid, (began, shared.now, None), stage, shared);
+                if let State::Live { child, .. } = &mut self.state {
+                    child.is_unseen = true;
+                }
             }
         }
         if let (true, Some(since)) = (self.is_down(), checkpoint.since) {
@@ -147,6 +151,7 @@ impl Service {
             main: Main::Lives(pid),
             was_ready: matches!(stage, Stage::Running | Stage::Paused),
             is_kept: false,
+            is_unseen: false,
         };
         let phase = match &stage {
             Stage::Starting => Phase::Starting {
@@ -160,15 +165,18 @@ impl Service {
             },
         };
         self.enter(State::Live { child, phase }, shared);
+        // The predecessor may have been killed before it suspended or resumed the service as it had
+        // recorded, or during a snapshot under a definition that is no longer known.
+        shared.actions.push(match stage {
+            Stage::Paused => Action::Freeze(self.id, child.run),
+            _ => Action::Thaw(self.id, child.run),
+        });
         match stage {
             Stage::Starting if self.spec.start().ready().is_none() => self.ready(shared),
             // The first probe runs at once.
             Stage::Starting => self.tick(shared),
             // The service has been in this state since the time of the predecessor.
             Stage::Running => {
-                // The predecessor may have been killed while the service was suspended for a
-                // snapshot, under a definition that is no longer known.
-                shared.actions.push(Action::Thaw(self.id, child.run));
                 self.run(shared);
                 self.since = since;
             }

@@ -1,6 +1,7 @@
 //! Evidence from a run or a question: answers to probes, and messages of the service. Evidence of
 //! other runs and answers to other questions are ignored.
 
+use std::mem;
 use std::time::Duration;
 
 use super::{Goal, Service};
@@ -197,11 +198,18 @@ impl Service {
         };
         watch.asking.again_in(liveness.every(), shared.now);
         let why = match answer {
+            Ok(()) => {
+                let misses = mem::take(&mut watch.misses);
+                if misses > 0 {
+                    self.emit(Fact::Passed { misses }, shared);
+                }
+                return;
+            }
             Err(why) if self.goal == Goal::Up && !self.is_restart_due && !schedule.is_still() => {
                 why
             }
             // A service that runs only until its dependents are gone must not be stopped by a miss.
-            _ => return watch.misses = 0,
+            Err(_) => return watch.misses = 0,
         };
         watch.misses += 1;
         let (misses, of) = (watch.misses, liveness.misses());

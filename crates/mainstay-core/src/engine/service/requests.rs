@@ -123,10 +123,11 @@ impl Service {
         }
     }
 
-    /// Kills the service at once. A restore in progress runs on, since nothing will start from its
-    /// result.
+    /// Kills the service at once. A restore in progress is cancelled, and its end is not waited
+    /// for: nothing will start from its result.
     pub(in crate::engine) fn kill(&mut self, shared: &mut Shared) {
         if let State::Restoring { .. } = self.state {
+            self.cancel_restore(shared);
             self.stopped(Outcome::Requested, shared);
         }
         self.begin_stop(Then::Down, shared);

@@ -134,6 +134,7 @@ impl Service {
                 },
             is_still,
             is_frozen,
+            reason,
         };
         if self.not_kept.is_none() || reason == Reason::Manual {
             self.emit(Fact::Snapshotting { reason }, shared);
@@ -184,6 +185,18 @@ impl Service {
     /// Returns whether a cancelled snapshot has not ended yet.
     pub(in crate::engine) fn is_abandoning(&self) -> bool {
         self.abandoned.is_some()
+    }
+
+    /// Returns whether a snapshot that an operator requested is in progress.
+    pub(in crate::engine) fn is_snapshotted_on_request(&self) -> bool {
+        let State::Live {
+            phase: Phase::Running { schedule, .. },
+            ..
+        } = &self.state
+        else {
+            return false;
+        };
+        matches!(schedule, SnapshotSchedule::Taking { reason, .. } if *reason == Reason::Manual)
     }
 
     /// Resumes a service that was kept still for a snapshot.
@@ -323,6 +336,20 @@ impl Service {
                 token,
                 before,
             });
+        }
+    }
+
+    /// Cancels a restore in progress, unless that has been done. Its answer is still to come.
+    pub(super) fn cancel_restore(&mut self, shared: &mut Shared) {
+        if let State::Restoring {
+            asked: Some(token),
+            is_called_off,
+            ..
+        } = &mut self.state
+            && !mem::replace(is_called_off, true)
+        {
+            let action = Action::AbandonRestore(self.id, *token);
+            shared.actions.push(action);
         }
     }
 

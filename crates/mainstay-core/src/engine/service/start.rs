@@ -224,6 +224,7 @@ impl Service {
             main: Main::Called,
             was_ready: false,
             is_kept: false,
+            is_unseen: false,
         };
         let evidence = self.evidence_of(None, shared);
         shared.actions.push(Action::Spawn(self.id, run));

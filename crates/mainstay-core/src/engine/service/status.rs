@@ -36,6 +36,12 @@ impl Service {
     /// Returns the reason why the service will not be ready soon.
     pub(in crate::engine) fn trouble(&self) -> Option<String> {
         match &self.state {
+            State::Stopped { .. } if self.wants_down() => Some("is stopped".to_owned()),
+            State::Live { .. } if self.wants_down() => Some("is stopping".to_owned()),
+            State::Live {
+                phase: Phase::Paused,
+                ..
+            } => Some("is paused".to_owned()),
             _ if self.is_crash_looping() => Some("is crash-looping".to_owned()),
             State::BackingOff { why, .. } => Some(format!("is backing off: {why}")),
             _ => None,
@@ -204,6 +210,7 @@ impl Service {
                 _ => None,
             },
             detail,
+            blocker: None,
         }
     }
 }

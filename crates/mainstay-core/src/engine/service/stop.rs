@@ -28,6 +28,7 @@ impl Service {
         };
         child.main = Main::Gone;
         let after = shared.now.since(child.began);
+        let is_unseen = child.is_unseen;
         self.abandon_snapshot(shared);
         let is_restart_due = self.is_restart_due;
         let Some((_, phase)) = self.live(run) else {
@@ -46,7 +47,12 @@ impl Service {
         };
         self.is_restart_due = false;
         self.history.last_exit = Some(exit);
-        self.emit(Fact::Exited { exit, after }, shared);
+        let exited = Fact::Exited {
+            exit,
+            after,
+            is_unseen,
+        };
+        self.emit(exited, shared);
         if let Some(Then::Classify(ended @ Ended::Exit(_))) = &then {
             self.fail_trial(TrialFailure::Failed(ended.clone()));
         }

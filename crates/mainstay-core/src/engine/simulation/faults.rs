@@ -89,8 +89,8 @@ impl World {
                         died.push(i);
                     }
                     (run.asked, run.killed) = (false, false);
-                    // The successor resumes the processes, because they may be suspended.
-                    run.frozen |= stage == Stage::Running;
+                    // The successor suspends or resumes the processes as it was recorded.
+                    run.frozen = stage != Stage::Paused;
                     run.dated = self.events;
                     run.starts_again = false;
                     run.has_evidence |= self.specs[i].start.ready.is_none();

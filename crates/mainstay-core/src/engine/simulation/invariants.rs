@@ -118,9 +118,9 @@ impl World {
             Fact::Halted {
                 why: Halt::Unkillable { .. },
             } => {
-                let run = account.run.as_mut().ok_or("nothing is unkillable")?;
-                ensure!(run.killed, "s{i} is unkillable, but was not killed");
-                run.is_unkillable = true;
+                let had_time = |run: &&mut Run| run.killed && now >= run.kill_at;
+                let run = account.run.as_mut().filter(had_time);
+                run.ok_or("a run is given up too early")?.is_unkillable = true;
             }
             _ => {}
         }
@@ -153,7 +153,9 @@ impl World {
             .collect();
         let is_idle = |view: &View| matches!(view.state, StateName::Stopped | StateName::Halted);
         let holds_one = self.accounts.iter().any(|account| account.run.is_some());
-        let is_down = views.values().all(is_idle) && (self.shutting_down || !holds_one);
+        let is_down = views.values().all(is_idle)
+            && (self.shutting_down || !holds_one)
+            && self.trials.is_empty();
         ensure!(
             self.engine.is_down() == is_down,
             "it is not said whether all is down"
@@ -378,6 +380,9 @@ impl World {
                     Some(CodeAction::Stop) => view.state == S::Stopped,
                     Some(CodeAction::Halt) => view.state == S::Halted,
                     Some(CodeAction::Retry) => matches!(view.state, S::BackingOff | S::Halted),
+                    Some(CodeAction::Restore) if classified_as.snapshot.is_none() => {
+                        view.state == S::Halted
+                    }
                     Some(CodeAction::Restore) => {
                         view.state == S::StartPending
                             && (account.restore.is_some() || account.is_to_restore)

@@ -34,10 +34,10 @@ use super::contract::RETRY_LIMIT;
 use super::*;
 use crate::snapshot::SnapshotId;
 use crate::spec::{
-    Argv, Backoff, BeyondLimit, CodeAction, Compress, Env, Environment, Level, Limits, Liveness,
-    LogFormat, LogPolicy, Need, Policy, Probe, Ready, Recovery, RestartLimit, Retention, Rotation,
-    Senders, Signal, SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk,
-    StopScope, StopStep, Strategy, WaitFor,
+    Argv, Backoff, BeyondLimit, CodeAction, Compress, Env, Environment, Limits, Liveness,
+    LogPolicy, Need, Policy, Probe, Ready, Recovery, RestartLimit, Retention, Rotation, Senders,
+    Signal, SnapshotKeep, SnapshotPolicy, SnapshotWhen, Start, Still, Stop, StopAsk, StopScope,
+    StopStep, Strategy, WaitFor,
 };
 pub(super) use specs::spec;
 use specs::{below, chance, has_circle};
@@ -99,7 +99,7 @@ fn whatever_happens_what_must_hold_holds() {
         }
         seen.extend(world.seen);
     }
-    let (facts, halts) = (30, 10);
+    let (facts, halts) = (31, 10);
     assert_eq!(
         seen.len(),
         facts + halts,
@@ -148,7 +148,7 @@ fn contract(recovery: &Recovery, cause: Cause) -> CodeAction {
     };
     if let Some(action) = u8::try_from(code)
         .ok()
-        .and_then(|code| recovery.codes.get(&code))
+        .and_then(|code| recovery.codes.get(&code.into()))
     {
         return *action;
     }

@@ -1,7 +1,6 @@
 //! Random specifications.
 
 use super::*;
-use crate::spec::redact::{RedactWith, Redaction};
 
 /// Returns whether the needs contain a cycle.
 pub(super) fn has_circle(needs: &[Vec<usize>]) -> bool {
@@ -172,15 +171,10 @@ pub(crate) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
             },
         }),
         log: LogPolicy {
-            level: Level::Warn,
             rotate: Rotation::default(),
             keep: Retention::default(),
             compress: Compress::None,
-            format: LogFormat::Raw,
-            streams: crate::spec::Streams::Merged,
-            filter: false,
-            redact: Redaction::new(RedactWith::Label),
-            sinks: Vec::new(),
+            ..LogPolicy::default()
         },
         http: None,
     }

@@ -11,12 +11,12 @@ use crate::manifest::tree::Spanned;
 use crate::manifest::values::{Count, Size, Time};
 use crate::spec::redact::{RedactWith, Redaction, Refused};
 use crate::spec::{
-    Environment, Facility, Level, LogPolicy, Retention, Rotation, ServiceName, SinkSpec,
-    SinkTarget, Tls, Zone,
+    Encoding, Environment, Facility, Level, LogFormat, LogPolicy, Retention, Rotation, ServiceName,
+    SinkSpec, SinkTarget, Tls, Zone,
 };
 
 /// The default spool size of a sink.
-const USUAL_SPOOL: u64 = 64_000_000;
+pub(in crate::manifest) const USUAL_SPOOL: u64 = 64_000_000;
 
 impl Resolver<'_> {
     pub(super) fn log(&mut self, typed: LogTable, name: &ServiceName) -> LogPolicy {
@@ -43,12 +43,24 @@ impl Resolver<'_> {
             self.findings
                 .add(Code::LogTooVerbose, typed.level.span, message, Some(help));
         }
+        let reads_lines = typed.filter.value || typed.redact.is_some();
+        if typed.encoding.value != Encoding::Utf8
+            && typed.format.value == LogFormat::Raw
+            && reads_lines
+        {
+            let message = "`filter` and `redact` cannot read this encoding in the raw format, \
+                           which keeps the bytes of the program";
+            let help = Some("add format = \"text\" or format = \"json\"");
+            self.findings
+                .add(Code::Conflict, typed.encoding.span, message, help);
+        }
         LogPolicy {
             level: typed.level.value,
             rotate: self.rotation(typed.rotate.value),
             keep: retention(typed.keep.value),
             compress: typed.compress.value,
             format: typed.format.value,
+            encoding: typed.encoding.value,
             streams: typed.streams.value,
             filter: typed.filter.value,
             redact: self.redact(typed.redact, typed.redact_with.value),

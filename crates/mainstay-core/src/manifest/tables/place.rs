@@ -5,8 +5,8 @@ use serde_json::{Map, Value as Json};
 use super::{Manifest, ServiceTable};
 use crate::manifest::decode::Decode as _;
 use crate::manifest::foreign;
-use crate::manifest::suggest::listed;
 use crate::manifest::tree::Value;
+use crate::suggest::listed;
 
 /// Returns the help for an unknown key of a table with the keys `known`, if the key belongs
 /// elsewhere or to another tool.

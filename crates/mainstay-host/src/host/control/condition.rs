@@ -37,7 +37,7 @@ impl Conditions {
     ///
     /// # Errors
     /// If a header is malformed.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, String> {
+    pub(in crate::host) fn of(headers: &HeaderMap) -> Result<Option<Self>, String> {
         let conditions = Self {
             matches: tags(headers, &IF_MATCH)?,
             matches_none: tags(headers, &IF_NONE_MATCH)?,

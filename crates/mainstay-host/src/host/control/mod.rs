@@ -11,33 +11,66 @@ use std::convert::Infallible;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use mainstay_api::{Refusal as Refused, Route};
-use mainstay_core::engine::Refusal;
+use mainstay_api::endpoint::Listener;
+use mainstay_api::{Refusal as Refused, Route, code_of};
+use mainstay_core::engine::{Principal, Refusal};
 use mainstay_core::failure::Failure;
+use mainstay_core::trace::TraceContext;
+use mainstay_store::state_dir::StateDir;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(super) use self::condition::{Conditions, Unmet};
-pub(super) use self::server::serve;
 
-/// The task of the control socket.
-pub(super) struct Server {
-    pub(super) control: JoinHandle<()>,
-    pub(super) closes: oneshot::Sender<Infallible>,
-}
+/// The tasks of the sockets, each with what ends it.
+#[derive(Default)]
+pub(super) struct Server(Vec<(JoinHandle<()>, oneshot::Sender<Infallible>)>);
 
 impl Server {
+    /// Serves the clients of a socket, and of those that take its place.
+    pub(super) fn serve(
+        &mut self,
+        (listener, others): (Listener, UnboundedReceiver<Listener>),
+        host: UnboundedSender<Command>,
+        state: &StateDir,
+        audience: Audience,
+    ) {
+        let (closes, closing) = oneshot::channel();
+        let serving = server::serve((listener, others), host, state.clone(), audience, closing);
+        self.0.push((tokio::task::spawn_local(serving), closes));
+    }
+
     /// Waits a limited time for every client to receive its response.
     pub(super) async fn close(self) {
-        drop(self.closes);
-        let _ = self.control.await;
+        let (tasks, closes): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        drop(closes);
+        for task in tasks {
+            let _ = task.await;
+        }
     }
+}
+
+/// The clients of a socket.
+pub(super) enum Audience {
+    /// The supervisor's own account and root, who may do everything.
+    Owner,
+    /// The members of a group, who may only view.
+    Viewers {
+        #[cfg_attr(windows, expect(dead_code, reason = "no group is admitted there"))]
+        group: u32,
+        name: String,
+    },
 }
 
 /// A client's request to the host, and the channel for the response.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) route: Route,
+    /// The requester.
+    pub(super) principal: Principal,
+    /// The position of the request in the trace of its client.
+    pub(super) trace: Option<TraceContext>,
     /// The conditions on the definitions of the services.
     pub(super) conditions: Option<Conditions>,
     pub(super) body: Bytes,
@@ -47,10 +80,12 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Creates a command without conditions and without a body.
+    /// Creates a command of the service manager, without conditions and without a body.
     pub(super) fn new(route: Route, reply: oneshot::Sender<Reply>) -> Self {
         Self {
             route,
+            principal: Principal::Manager,
+            trace: None,
             conditions: None,
             body: Bytes::new(),
             listener: None,
@@ -71,13 +106,18 @@ pub(super) struct Reply {
 impl Reply {
     /// Returns a response with the document and status 200.
     pub(super) fn document(document: &impl serde::Serialize) -> Self {
+        Self::with(StatusCode::OK, document)
+    }
+
+    /// Returns a response with the document.
+    pub(super) fn with(status: StatusCode, document: &impl serde::Serialize) -> Self {
         match serde_json::to_string(document) {
-            Ok(body) => Self::new(StatusCode::OK, body),
+            Ok(body) => Self::new(status, body),
             Err(error) => Self::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 
-    /// Returns a response with the document `{"error": message}`.
+    /// Returns a response with an error, whose exit code follows from the status.
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
         Self::hinted(status, message, None)
     }
@@ -85,21 +125,15 @@ impl Reply {
     /// Returns a response with an error and, if there is one, a hint.
     pub(super) fn hinted(status: StatusCode, message: &str, hint: Option<String>) -> Self {
         let refused = Refused {
-            error: message.to_owned(),
             hint,
-            ..Refused::default()
+            ..Refused::new(code_of(status), message)
         };
-        Self::new(status, serde_json::json!(refused).to_string())
+        Self::with(status, &refused)
     }
 
     /// Returns a response with a failure of the kind that a command has, and its exit code.
     pub(super) fn failure(status: StatusCode, failure: &Failure) -> Self {
-        let refused = Refused {
-            code: Some(failure.code() as u8),
-            error: failure.message().to_owned(),
-            hint: failure.hint_text().map(str::to_owned),
-        };
-        Self::new(status, serde_json::json!(refused).to_string())
+        Self::with(status, &Refused::from(failure))
     }
 
     /// Returns the response to a request that the engine refused.

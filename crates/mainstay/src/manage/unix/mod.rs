@@ -38,6 +38,12 @@ pub(super) fn check_manager(definition: &Definition) -> Result<(), Error> {
     Seat::of(definition)?.check_runs("cannot install services")
 }
 
+/// Returns nothing: files and commands can be undone.
+#[expect(clippy::unnecessary_wraps, reason = "as on Windows")]
+pub(super) fn cautions(_definitions: &[Definition]) -> Result<Vec<String>, Error> {
+    Ok(Vec::new())
+}
+
 pub(super) fn may_install(definition: &Definition) -> Result<(), Error> {
     let seat = Seat::of(definition)?;
     seat.check_runs("cannot install services")?;

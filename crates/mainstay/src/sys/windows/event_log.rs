@@ -23,9 +23,9 @@ use windows_sys::Win32::System::EventLog::{
     RegisterEventSourceW, ReportEventW,
 };
 use windows_sys::Win32::System::Registry::{
-    HKEY, HKEY_LOCAL_MACHINE, KEY_ALL_ACCESS, REG_DWORD, REG_EXPAND_SZ, REG_OPTION_NON_VOLATILE,
-    REG_SZ, RegCloseKey, RegCreateKeyExW, RegDeleteTreeW, RegEnumValueW, RegOpenKeyExW,
-    RegSetValueExW,
+    HKEY, HKEY_LOCAL_MACHINE, KEY_QUERY_VALUE, KEY_SET_VALUE, REG_DWORD, REG_EXPAND_SZ,
+    REG_OPTION_NON_VOLATILE, REG_SZ, RegCloseKey, RegCreateKeyExW, RegDeleteTreeW, RegEnumValueW,
+    RegOpenKeyExW, RegSetValueExW,
 };
 
 use crate::event::{Event, Reporter, Severity};
@@ -165,7 +165,7 @@ impl Key {
                 HKEY_LOCAL_MACHINE,
                 path.as_ptr(),
                 0,
-                KEY_ALL_ACCESS,
+                KEY_QUERY_VALUE,
                 &raw mut key,
             )
         };
@@ -185,7 +185,7 @@ impl Key {
                 0,
                 null(),
                 REG_OPTION_NON_VOLATILE,
-                KEY_ALL_ACCESS,
+                KEY_QUERY_VALUE | KEY_SET_VALUE,
                 null(),
                 &raw mut key,
                 null_mut(),

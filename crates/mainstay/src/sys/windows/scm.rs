@@ -1,6 +1,7 @@
 //! The Service Control Manager's own calls ("Service Functions", Microsoft), as an implementation
 //! of [`Scm`].
 
+mod privilege;
 mod rights;
 mod watch;
 
@@ -21,10 +22,12 @@ use windows_sys::Win32::System::Services as services;
 use windows_sys::Win32::System::Services::SC_HANDLE;
 use windows_sys::core::GUID;
 
+use self::privilege::Privilege;
 use self::watch::Watch;
 use super::{event_log, wide};
 use crate::Trigger;
 use crate::event::source_of;
+use crate::scm::rights::{self as needed, PasswordForm};
 use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
 
 /// The registry key of the services.
@@ -82,7 +85,7 @@ impl Scm for Manager {
                 self.handle.0,
                 name.as_ptr(),
                 wide.display_name.as_ptr(),
-                services::SERVICE_ALL_ACCESS,
+                services::SERVICE_QUERY_STATUS, // the handle is closed at once
                 wide.service_type,
                 base.start_type,
                 base.error_control,
@@ -112,11 +115,7 @@ impl Scm for Manager {
             }
             _ => {}
         }
-        let rights = match kind {
-            Kind::Security => READ_CONTROL,
-            _ => services::SERVICE_QUERY_CONFIG,
-        };
-        let service = self.open(name, rights)?;
+        let service = self.open(name, needed::to_read(kind))?;
         match kind {
             Kind::Base => read_base(&service).map(Setting::Base),
             Kind::Security => rights::security(&service).map(Setting::Security),
@@ -138,14 +137,10 @@ impl Scm for Manager {
             }
             _ => {}
         }
-        let rights = match setting {
-            Setting::Security(_) => WRITE_DAC,
-            Setting::LogonRight(_) => services::SERVICE_QUERY_CONFIG,
-            Setting::Base(_) => services::SERVICE_CHANGE_CONFIG | services::SERVICE_QUERY_CONFIG,
-            // A restart among the actions requires the right to start.
-            _ => services::SERVICE_CHANGE_CONFIG | services::SERVICE_START,
-        };
-        let service = self.open(name, rights)?;
+        let service = self.open(name, needed::to_write(setting))?;
+        let _enabled = needed::privilege(setting)
+            .map(Privilege::enable)
+            .transpose()?;
         match setting {
             Setting::Base(base) => write_base(&service, base),
             Setting::Security(sddl) => rights::set_security(&service, sddl),
@@ -267,10 +262,8 @@ impl Scm for Manager {
     }
 }
 
-/// Access rights (winnt.h).
+/// An access right (winnt.h).
 const DELETE: u32 = 0x0001_0000;
-const READ_CONTROL: u32 = 0x0002_0000;
-const WRITE_DAC: u32 = 0x0004_0000;
 const SERVICE_INTERACTIVE_PROCESS: u32 = 0x100;
 
 /// The arguments of `CreateService` and `ChangeServiceConfig`.
@@ -308,14 +301,18 @@ impl WideBase {
             load_order_group: wide(&base.load_order_group),
             dependencies: wide_list(&base.dependencies),
             account: wide(&base.account),
-            password: base
-                .password
-                .as_ref()
-                .map(|password| Secret(wide(password.reveal()))),
+            password: match needed::password_form(&base.account, base.password.is_some()) {
+                PasswordForm::Null => None,
+                PasswordForm::Empty => Some(Secret(wide(""))),
+                PasswordForm::Given => base
+                    .password
+                    .as_ref()
+                    .map(|password| Secret(wide(password.reveal()))),
+            },
         }
     }
 
-    /// Returns the password. Null means "no password" or "unchanged".
+    /// Returns the password in the form that its account requires.
     fn password(&self) -> *const u16 {
         self.password
             .as_ref()
@@ -329,10 +326,10 @@ fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
     // Naming an account requires its password. If none is named, the account is unchanged.
     let is_same = base.password.is_none()
         && read_base(service).is_ok_and(|now| now.account.eq_ignore_ascii_case(&base.account));
-    let account = if is_same {
-        ptr::null()
+    let (account, password) = if is_same {
+        (ptr::null(), ptr::null())
     } else {
-        wide.account.as_ptr()
+        (wide.account.as_ptr(), wide.password())
     };
     // SAFETY: all strings end with a NUL, the list with two, and they outlive the call.
     done(unsafe {
@@ -346,7 +343,7 @@ fn write_base(service: &Handle, base: &Base) -> io::Result<()> {
             ptr::null_mut(),
             wide.dependencies.as_ptr(),
             account,
-            wide.password(),
+            password,
             wide.display_name.as_ptr(),
         )
     })

@@ -72,7 +72,7 @@ pub(super) fn set_security(service: &Handle, sddl: &str) -> io::Result<()> {
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn may_log_on(account: &str) -> io::Result<bool> {
     let mut account = identifier(account)?;
-    let policy = Policy::open()?;
+    let policy = Policy::open(lsa::POLICY_LOOKUP_NAMES)?;
     let (mut rights, mut count) = (ptr::null_mut(), 0);
     // SAFETY: the identifier is complete, and both results outlive the call.
     let status = unsafe {
@@ -105,7 +105,12 @@ pub(super) fn may_log_on(account: &str) -> io::Result<bool> {
 #[expect(unsafe_code, reason = "the system's own interface")]
 pub(super) fn let_log_on(account: &str, is_granted: bool) -> io::Result<()> {
     let mut account = identifier(account)?;
-    let policy = Policy::open()?;
+    let creates = if is_granted {
+        lsa::POLICY_CREATE_ACCOUNT
+    } else {
+        0
+    };
+    let policy = Policy::open(lsa::POLICY_LOOKUP_NAMES | creates)?;
     let mut name = wide(LOGON_RIGHT);
     let size = u16::try_from(size_of_val(&*name)).unwrap_or(u16::MAX);
     let right = lsa::LSA_UNICODE_STRING {
@@ -129,12 +134,11 @@ struct Policy(lsa::LSA_HANDLE);
 
 impl Policy {
     #[expect(unsafe_code, reason = "the system's own interface")]
-    fn open() -> io::Result<Self> {
+    fn open(access: i32) -> io::Result<Self> {
         let attributes = lsa::LSA_OBJECT_ATTRIBUTES {
             Length: size_of::<lsa::LSA_OBJECT_ATTRIBUTES>() as u32,
             ..Default::default()
         };
-        let access = lsa::POLICY_LOOKUP_NAMES | lsa::POLICY_CREATE_ACCOUNT;
         let mut policy = 0;
         // SAFETY: a null name selects this machine; the attributes are empty, as required.
         nt(unsafe {
