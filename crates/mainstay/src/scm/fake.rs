@@ -513,7 +513,12 @@ fn a_service_that_is_starting_is_stopped_too() {
 /// A service may end, or begin to stop, between the query and the control.
 #[test]
 fn a_stop_that_comes_second_succeeds() {
-    for (meets, code) in [(State::Stopped, 1062), (State::StopPending, 1061)] {
+    for (meets, code) in [
+        (State::Stopped, 1062),
+        (State::StopPending, 1061),
+        (State::Stopped, 1053),
+        (State::StopPending, 1053),
+    ] {
         let mut fake = Fake::default();
         install(&mut fake, &orders()).unwrap();
         manage::start(&mut fake, "orders", &[]).unwrap();

@@ -328,7 +328,8 @@ pub(crate) fn stop(scm: &mut impl Scm, name: &str, graceful: Duration) -> Result
     {
         let is_ending = match refusal::number(&error) {
             refusal::NOT_ACTIVE => true,
-            refusal::CANNOT_ACCEPT => scm
+            // A process that ends does not respond.
+            refusal::CANNOT_ACCEPT | refusal::REQUEST_TIMEOUT => scm
                 .query(name)
                 .is_ok_and(|status| matches!(status.state, State::StopPending | State::Stopped)),
             _ => false,

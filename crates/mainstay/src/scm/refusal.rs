@@ -6,6 +6,7 @@ use std::io;
 use crate::{Error, ErrorKind};
 
 pub(super) const ACCESS_DENIED: u32 = 5;
+pub(super) const REQUEST_TIMEOUT: u32 = 1053;
 pub(super) const ALREADY_RUNNING: u32 = 1056;
 pub(super) const DOES_NOT_EXIST: u32 = 1060;
 pub(super) const CANNOT_ACCEPT: u32 = 1061;
@@ -44,7 +45,7 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
             NotAccepted,
             "the service does not accept this control: see its definition",
         ),
-        1053 => (
+        REQUEST_TIMEOUT => (
             TimedOut,
             "the program did not connect to the service manager in time: check that its image path ends with --under-scm and that it runs in a console",
         ),
