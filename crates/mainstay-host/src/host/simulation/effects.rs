@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 
 use super::specs::{QUIESCE, THAW};
 use super::storage::pooled;
-use super::world::{Coming, Helper, Main, Order, Purpose, Seat, Tree, Watched, World, note};
+use super::world::{
+    Coming, Helper, Machine, Main, Order, Purpose, Seat, Tree, Watched, World, note,
+};
 use crate::host::alert::Alert;
 use crate::host::control::Reply;
 use crate::host::effects::{
@@ -115,7 +117,10 @@ impl Programs for World {
         seat.held = Some(run);
         seat.are_sockets_open = !seat.spec.listen().is_empty();
         let name = seat.spec.name().clone();
-        let pid = 1000 + u32::try_from(self.random.next() % 4_000_000).unwrap_or(0);
+        let mut pid = 1000 + u32::try_from(self.random.next() % 4_000_000).unwrap_or(0);
+        while self.trees.iter().any(|tree| tree.pid == pid) {
+            pid += 1;
+        }
         self.trees.push(Tree {
             name,
             id,
@@ -305,17 +310,18 @@ impl Programs for World {
         let good = Message::Engine(Event::Answered(id, token, Ok(())));
         let bad = Message::Engine(Event::Answered(id, token, Err("refused".to_owned())));
         let most = u64::try_from(limit.as_millis()).unwrap_or(1);
+        let first_unasked = match self.machine {
+            Machine::Usual => 16,
+            Machine::Eventful => 11,
+        };
         match self.random.below(20) {
             _ if self.trouble.answers_hang => self.send(limit, bad),
-            0..13 => {
+            kind @ 0..=16 if kind < first_unasked => {
+                let is_good = kind < first_unasked - 3;
                 let pause = self.random.within(most);
-                self.send(pause, good);
+                self.send(pause, if is_good { good } else { bad });
             }
-            13..16 => {
-                let pause = self.random.within(most);
-                self.send(pause, bad);
-            }
-            16 => {
+            0..=16 => {
                 let why = self
                     .random
                     .pick(&[Unasked::Delayed, Unasked::Lacking("no files".to_owned())]);

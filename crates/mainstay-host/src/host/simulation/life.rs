@@ -21,7 +21,7 @@ use super::effects::Adopted;
 use super::random::Random;
 use super::specs::{self, NAMES};
 use super::storage::pooled;
-use super::world::{Coming, Killed, Main, Order, Signal, Turn, World, note};
+use super::world::{Coming, Killed, Machine, Main, Order, Signal, Turn, World, note};
 use crate::host::LONG_TURN;
 use crate::host::alert::AlertEvent;
 use crate::host::control::Reply;
@@ -108,7 +108,7 @@ struct Found {
 
 impl Life {
     /// Creates a machine and its first supervisor.
-    pub(super) fn begin(seed: u64, tells: bool) -> Result<Self, String> {
+    pub(super) fn begin(seed: u64, machine: Machine, tells: bool) -> Result<Self, String> {
         let mut random = Random::new(seed);
         let mode = match random.below(10) {
             0 => Mode::Managed,
@@ -145,7 +145,9 @@ impl Life {
                 manifest = BTreeMap::from([(name, Installed { variant, version })]);
             }
         }
-        Self::with(mode, manifest, World::new(random, tells))
+        let mut world = World::new(random, tells);
+        world.machine = machine;
+        Self::with(mode, manifest, world)
     }
 
     /// Creates the first supervisor of a machine, with these definitions.

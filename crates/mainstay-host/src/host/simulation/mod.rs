@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use self::coverage::Coverage;
 use self::life::{BLOCKS, Check, Life};
 use self::random::Random;
+use self::world::Machine;
 
 /// The smallest number of steps in a schedule.
 const STEPS: usize = 200;
@@ -78,6 +79,7 @@ const FOUND: &[(u64, &str)] = &[
 struct Schedule {
     /// The seed of the services.
     setup: u64,
+    machine: Machine,
     /// The seed of each step.
     steps: Vec<u64>,
 }
@@ -93,19 +95,25 @@ struct Outcome {
 }
 
 impl Schedule {
+    /// Returns the schedule of a seed. One machine in four is an eventful one.
     fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let setup = random.next();
         let count = STEPS + random.below(100);
+        let machine = match seed % 4 {
+            3 => Machine::Eventful,
+            _ => Machine::Usual,
+        };
         Self {
             setup,
+            machine,
             steps: (0..count).map(|_| random.next()).collect(),
         }
     }
 
     fn run(&self, tells: bool) -> Outcome {
         let mut taken = 0;
-        let mut life = match Life::begin(self.setup, tells) {
+        let mut life = match Life::begin(self.setup, self.machine, tells) {
             Ok(life) => life,
             Err(why) => {
                 return Outcome {

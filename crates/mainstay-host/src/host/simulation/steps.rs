@@ -17,7 +17,7 @@ use super::random::Random;
 use super::rules::ensure;
 use super::specs::{NAMES, VARIANTS};
 use super::storage::pooled;
-use super::world::{Coming, Main, Order, Trouble, note};
+use super::world::{Coming, Machine, Main, Order, Trouble, note};
 use crate::host::alert::AlertEvent;
 use crate::host::control::{Command, Conditions, Unmet};
 use crate::host::dispatcher::Dispatcher;
@@ -46,6 +46,7 @@ impl Life {
         }
         match self.below(100) {
             0..52 => self.time_passes(),
+            66..70 if self.world().machine == Machine::Eventful => self.signal(),
             52..70 => self.command(),
             70..72 => self.client_leaves(),
             72..75 => self.out_of_order(),
@@ -171,6 +172,7 @@ impl Life {
                 self.interrupt(Interrupt::Stop)
             }
             3 => self.interrupt(Interrupt::Hangup),
+            4..12 if self.world().machine == Machine::Eventful => self.interrupt(Interrupt::Stop),
             _ if self.is_daemon() => self.interrupt(Interrupt::Hangup),
             _ => Ok(()),
         }

@@ -36,6 +36,15 @@ macro_rules! note {
 }
 pub(super) use note;
 
+/// The kind of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Machine {
+    Usual,
+    /// Rare events are common: supervisors are stopped, probes cannot be performed, and services
+    /// have much to tell.
+    Eventful,
+}
+
 /// Troubles of the machine, which last until they are over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trouble {
@@ -63,6 +72,7 @@ pub(super) struct World {
     pub(super) trouble: Trouble,
     /// Set when nothing fails: in single cases, and at the end of a schedule.
     pub(super) is_kind: bool,
+    pub(super) machine: Machine,
     pub(super) coming: BTreeMap<(Duration, u64), Coming>,
     serial: u64,
     pub(super) trees: Vec<Tree>,
@@ -283,6 +293,7 @@ impl World {
             resumed: Duration::ZERO,
             trouble: Trouble::default(),
             is_kind: false,
+            machine: Machine::Usual,
             coming: BTreeMap::new(),
             serial: 0,
             trees: Vec::new(),
@@ -485,7 +496,11 @@ impl World {
             Some(Ready::Log(_)) if shows => self.line_appears(delay, id, expects),
             _ => {}
         }
-        if self.random.chance(10) {
+        let talks = match self.machine {
+            Machine::Usual => 10,
+            Machine::Eventful => 60,
+        };
+        if self.random.chance(talks) {
             let limit = Duration::from_secs(self.random.pick(&[0, 3, 20, 3600]));
             self.notified(delay / 2, id, run, Notice::ExtendTimeout(limit));
             self.notified(delay, id, run, Notice::Status("busy".to_owned()));
