@@ -29,6 +29,8 @@ pub struct StoredEvent<'a> {
     pub event: Cow<'a, str>,
     /// The message for people.
     pub message: Cow<'a, str>,
+    /// Set if the event is an alert.
+    pub is_alert: bool,
     /// Set if the service is ready from then on.
     pub is_ready: bool,
     /// The exit status of a run that ended.
@@ -57,6 +59,8 @@ impl<'a> StoredEvent<'a> {
             sequence: u64,
             exit: Option<Exit>,
             #[serde(default)]
+            alert: bool,
+            #[serde(default)]
             unseen: bool,
             #[serde(default)]
             ready: bool,
@@ -70,6 +74,7 @@ impl<'a> StoredEvent<'a> {
             service: line.service,
             is_ready: line.ready || line.event == "ready",
             exit: line.exit,
+            is_alert: line.alert,
             is_unseen: line.unseen,
             role: line.beside,
             event: line.event,
@@ -322,6 +327,7 @@ mod tests {
             service: "a".into(),
             event: event.trim_matches(['+', '!', '?', '~']).into(),
             message: "".into(),
+            is_alert: false,
             is_ready: event.ends_with("ready") || event.ends_with('!'),
             exit: event.ends_with('?').then_some(Exit::Unknown),
             is_unseen: event.ends_with('~'),
@@ -350,6 +356,9 @@ mod tests {
         assert!(StoredEvent::parse(unseen.as_bytes()).unwrap().is_unseen);
         let numbered = text.replace("\"alert\"", "\"sequence\":7,\"alert\"");
         assert_eq!(StoredEvent::parse(numbered.as_bytes()).unwrap().sequence, 7);
+        assert!(!event.is_alert);
+        let alert = text.replace("\"alert\":false", "\"alert\":true");
+        assert!(StoredEvent::parse(alert.as_bytes()).unwrap().is_alert);
         let beside = text.replace("\"alert\"", "\"beside\":\"candidate\",\"alert\"");
         let event = StoredEvent::parse(beside.as_bytes()).unwrap();
         assert_eq!(event.role, Some(RolloutRole::Candidate));

@@ -46,6 +46,9 @@ pub(crate) struct Events {
     /// Keep showing events as they happen, until the supervisor ends or you press Ctrl-C
     #[arg(short, long)]
     follow: bool,
+    /// Show only alerts: the events that call for an operator
+    #[arg(long)]
+    alerts: bool,
     #[command(flatten)]
     selection: Selection,
     /// Print one JSON object per line
@@ -65,6 +68,7 @@ impl Events {
         }
         let shown = Shown {
             name: self.name,
+            only_alerts: self.alerts,
             regex: self.selection.regex()?,
             is_json: self.json,
         };
@@ -146,6 +150,7 @@ impl From<io::Error> for Ended {
 /// The events that are shown, and their form.
 struct Shown {
     name: Option<String>,
+    only_alerts: bool,
     regex: Option<Regex>,
     is_json: bool,
 }
@@ -240,16 +245,16 @@ impl Shown {
     /// Returns what a line says, if it is to be shown.
     fn wanted<'a>(&self, line: &'a [u8]) -> Option<Message<'a>> {
         let message = Message::of(line)?;
-        let is_named = match (&message, &self.name) {
-            (Message::Event(event), Some(name)) => *name == event.service,
-            _ => true,
-        };
-        let text = match &message {
-            Message::Event(event) => event.message.as_bytes(),
-            Message::Loss(text) => text.as_bytes(),
+        let (text, is_selected) = match &message {
+            Message::Event(event) => {
+                let is_named = self.name.as_ref().is_none_or(|name| *name == event.service);
+                let is_selected = is_named && (event.is_alert || !self.only_alerts);
+                (event.message.as_bytes(), is_selected)
+            }
+            Message::Loss(text) => (text.as_bytes(), true),
         };
         let matches = self.regex.as_ref().is_none_or(|it| it.is_match(text));
-        (is_named && matches).then_some(message)
+        (is_selected && matches).then_some(message)
     }
 
     /// Writes a line of the log of `service`, which says this.

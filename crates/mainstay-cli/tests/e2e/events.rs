@@ -56,6 +56,8 @@ fn what_happened_is_known_after_the_supervisor_is_gone() {
         (&["events", "once"], once, 5),
         (&["events", "--grep", "^halted.*7"], once, 1),
         (&["events", "-g", "HALTED", "-i"], once, 1),
+        (&["events", "--alerts"], once, 2),
+        (&["events", "talks", "--alerts"], "", 0),
         (&["events", "--since", "1h", "once"], once, 5),
         (&["events", "--until", "1h", "once"], "", 0),
         (&["events", "--grep", "no such text"], "", 0),
