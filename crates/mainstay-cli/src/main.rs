@@ -18,6 +18,7 @@ mod verbs;
 use std::env;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use mainstay_api::Refusal;
 use mainstay_core::failure::Code;
@@ -71,13 +72,28 @@ fn usage_error(text: &str) -> Refusal {
     }
 }
 
+/// Returns whether a verb that reads a manifest was run without one.
+fn lacks_manifest(error: &clap::Error) -> bool {
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return false;
+    };
+    error.kind() == ErrorKind::MissingRequiredArgument && missing.iter().any(|it| it == "<FILE>")
+}
+
 /// Prints the answer of the command-line parser: help and the version to standard output, errors to
 /// standard error. Errors can contain file names, so they are escaped.
 fn answer_usage(answer: &clap::Error) -> ExitCode {
     let text = answer.render().to_string();
     if answer.use_stderr() {
         output::complain(&text.trim_end_matches('\n'));
-        report(&usage_error(&text));
+        let mut refusal = usage_error(&text);
+        if lacks_manifest(answer) {
+            let hint =
+                "FILE is a manifest; `mainstay init` writes one for the programs in this directory";
+            output::complain(&format!("hint: {hint}"));
+            refusal.hint = Some(hint.to_owned());
+        }
+        report(&refusal);
     } else {
         let fitted = output::terminal_width().map(|columns| help::fitted(&text, columns));
         // A failed write cannot be reported.

@@ -85,6 +85,7 @@ struct Report {
 #[derive(Serialize)]
 struct Line {
     name: String,
+    manager: &'static str,
     is_new: bool,
     #[serde(skip)]
     what: &'static str,
@@ -147,6 +148,7 @@ impl Install {
             .zip(done)
             .map(|(spec, done)| Line {
                 name: spec.name().to_string(),
+                manager: order.record.manager.name(),
                 is_new: done.is_new,
                 what: match (done.is_new, done.is_changed) {
                     (true, _) => "installed",
@@ -209,6 +211,7 @@ impl Install {
         let done = embedded::install_all(state, manifest, specs, self.expected())?;
         let lines = specs.iter().zip(done).map(|(spec, done)| Line {
             name: done.name.to_string(),
+            manager: Manager::Mainstay.name(),
             is_new: done.change == Change::New,
             what: match done.change {
                 Change::New => "installed",
@@ -241,7 +244,12 @@ impl Install {
             for warning in line.warnings {
                 output::remark(&format!("warning: {}: {warning}", line.name));
             }
-            output::confirm(&format!("{}: {}\n", line.name, line.what))?;
+            let into = if line.is_new {
+                format!(" ({})", line.manager)
+            } else {
+                String::new()
+            };
+            output::confirm(&format!("{}: {}{into}\n", line.name, line.what))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -106,7 +106,7 @@ fn what_is_installed_starts_with_the_daemon_in_the_order_of_needs() {
     let sandbox = Sandbox::new();
     assert_eq!(
         install(&sandbox, "shop", SHOP),
-        "api: installed\ndb: installed\n"
+        "api: installed (embedded)\ndb: installed (embedded)\n"
     );
     let other = r#"
         [service.cron]
@@ -159,7 +159,10 @@ fn services_come_change_and_go_while_others_run_untouched() {
     assert!(!sandbox.state_dir().join("installed/late").exists());
     assert_eq!(listed(&sandbox), before);
     let late = "[service.late]\ncommand = [\"PUPPET\", \"print\", \"one\", \"hang\"]\nneeds = [\"os:api\"]\n";
-    assert_eq!(install(&sandbox, "late", late), "late: installed\n");
+    assert_eq!(
+        install(&sandbox, "late", late),
+        "late: installed (embedded)\n"
+    );
     ok(&sandbox, &["start", "late"]);
 
     // A running service keeps its definition until its next start.
@@ -975,7 +978,10 @@ fn an_uninstallation_that_died_is_seen_and_repaired() {
         assert!(detail.contains("its files are missing"), "{detail}");
         assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 79);
         if repair == "install" {
-            assert_eq!(install(&sandbox, "shop", services), "shop: installed\n");
+            assert_eq!(
+                install(&sandbox, "shop", services),
+                "shop: installed (embedded)\n"
+            );
             ok(&sandbox, &["start", "shop"]);
             assert_eq!(code(verb(&sandbox, &["verify", "shop"]).status), 0);
         }

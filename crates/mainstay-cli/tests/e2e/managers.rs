@@ -107,7 +107,7 @@ fn a_real_server_lives_under(kind: &str) {
     };
 
     let said = mainstay(0, &["install", "/srv/shop.toml"]);
-    assert!(said.contains("shop-redis: installed\n"), "{said}");
+    assert!(said.contains("shop-redis: installed ("), "{said}");
     assert_eq!(status()["state"], "stopped");
     mainstay(3, &["status", "shop-redis"]);
     let said = mainstay(0, &["install", "/srv/shop.toml"]);
@@ -349,7 +349,7 @@ fn an_installation_says_whether_it_changed_anything() {
     };
     let direct = ["--mode", "direct"];
     for (account, more, expect) in [
-        ("user:one", &[][..], "a: installed\n"),
+        ("user:one", &[][..], "a: installed (systemd)\n"),
         ("user:one", &[], "a: up to date\n"),
         ("user:two", &[], "a: updated\n"),
         ("user:two", &direct, "a: updated\n"),

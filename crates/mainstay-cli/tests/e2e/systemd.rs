@@ -74,7 +74,7 @@ fn a_real_server_lives_under_systemd() {
     );
     lab.assert_tree(&["/etc", "/usr"], &before);
     let said = mainstay(0, &["install", "/srv/shop.toml"]);
-    assert_eq!(said, "shop-redis: installed\n");
+    assert_eq!(said, "shop-redis: installed (systemd)\n");
     let unit = "/etc/systemd/system/shop-redis.service";
     let text = lab.check(0, &["cat", unit]);
     assert!(
@@ -377,7 +377,7 @@ fn an_image_gets_services_before_it_runs() {
     ];
     // Another package installs the program.
     let missing = format!("warning: first: {MAINSTAY} does not exist in the image: ");
-    for done in ["first: installed\n", "first: up to date\n"] {
+    for done in ["first: installed (systemd)\n", "first: up to date\n"] {
         let said = lab.check(0, &staged);
         assert!(said.starts_with(done) && said.contains(&missing), "{said}");
     }
