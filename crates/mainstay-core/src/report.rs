@@ -49,6 +49,10 @@ pub struct ServiceReport {
     pub restarts: u64,
     /// The outcome of the last run.
     pub last_exit: Option<LastExit>,
+    /// Set if a stopped service has completed: it was ready and ended cleanly by itself. Absent if
+    /// it is not stopped, or if this is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<bool>,
     /// The service manager; `embedded` for a service of mainstay's own supervisor.
     pub manager: String,
     /// `embedded`, `hosted` or `direct`.

@@ -330,20 +330,28 @@ fn still_needed(service: &ServiceReport) -> Option<String> {
 }
 
 /// Returns the failure of a service that settled in another state than requested. For `start` and
-/// `restart`, a service that completed its work and exited cleanly is a success.
+/// `restart`, a service that completed its work and exited cleanly is a success. One that somebody
+/// stopped while it was starting may have exited cleanly, too.
 fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
-    let completed = service.state == StateName::Stopped
-        && service.last_exit.is_some_and(|exit| exit.code == Some(0))
-        && matches!(verb, Verb::Start | Verb::Restart);
-    if service.state == expected_state(verb) || completed {
+    let is_start = matches!(verb, Verb::Start | Verb::Restart);
+    let is_stopped = service.state == StateName::Stopped;
+    let exit = service.last_exit;
+    let is_clean = is_stopped && exit.is_some_and(|exit| exit.code == Some(0));
+    let has_completed = is_clean && service.completed.unwrap_or(true);
+    if service.state == expected_state(verb) || is_start && has_completed {
         return None;
     }
-    let exit = service.last_exit;
-    let ended = exit.filter(|_| service.state == StateName::Stopped && verb != Verb::Stop);
-    let detail = service.remark().or(ended.map(|exit| exit.to_string()));
+    let ended = exit.filter(|_| is_stopped && verb != Verb::Stop);
+    let ended = ended.map(|exit| {
+        if is_start && is_clean {
+            "it exited before it was ready, or was stopped meanwhile".to_owned()
+        } else {
+            exit.to_string()
+        }
+    });
+    let detail = service.remark().or(ended);
     let state = service.it_is(detail.as_deref());
     let message = format!("cannot {} {}: {state}", verb.as_str(), service.name);
-    let is_start = matches!(verb, Verb::Start | Verb::Restart);
     let code = service.start_code.filter(|_| is_start);
     if let Some(Code::MissingPart) = code.and_then(Code::from_number) {
         let hint = "create or install what is missing, or correct its manifest";

@@ -176,8 +176,9 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
         },
     );
     // systemd treats an exit before readiness as a failure, whatever the exit code, and starts
-    // another host.
-    if matches!(done, Ok(0)) && !status.is_stopping() {
+    // another host. The Service Control Manager does not, and would show a service that somebody
+    // stopped while it was starting as running.
+    if cfg!(unix) && matches!(done, Ok(0)) && !status.is_stopping() {
         status.ready();
     }
     match done {

@@ -477,6 +477,7 @@ impl Installed {
             let (code, signal) = (Some(0), None);
             return ServiceReport {
                 last_exit: Some(LastExit { code, signal }),
+                completed: Some(true),
                 ..self.nothing_known()
             };
         }
@@ -500,6 +501,7 @@ impl Installed {
                     code: Some(code.cast_signed()),
                     signal: None,
                 }),
+            completed: (is_stopped && !is_direct).then(|| completed::is_stored(&self.state)),
             detail: match is_stopped {
                 true => {
                     let cause = self.start_failure().map(|failure| failure.line());

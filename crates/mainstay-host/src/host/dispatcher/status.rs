@@ -47,6 +47,8 @@ impl<E: Effects> Dispatcher<E> {
         let (next_try, started) = (view.next_try, view.started);
         let mut report =
             ServiceReport::new(service.spec.name().as_str(), view, since, ago.as_secs());
+        let is_stopped = report.state == StateName::Stopped;
+        report.completed = is_stopped.then(|| self.engine.has_completed(shown));
         report.next_try = next_try.map(|at| self.effects.calendar(at));
         report.next_try_seconds = next_try.map(|at| at.since(now).as_secs());
         let ran = started.map(|at| now.since(at).as_millis());
