@@ -312,7 +312,7 @@ impl Programs for World {
         let most = u64::try_from(limit.as_millis()).unwrap_or(1);
         let first_unasked = match self.machine {
             Machine::Usual => 16,
-            Machine::Eventful => 11,
+            Machine::Eventful => 5,
         };
         match self.random.below(20) {
             _ if self.trouble.answers_hang => self.send(limit, bad),

@@ -46,7 +46,7 @@ impl Life {
         }
         match self.below(100) {
             0..52 => self.time_passes(),
-            66..70 if self.world().machine == Machine::Eventful => self.signal(),
+            66..70 if self.world().machine == Machine::Eventful => self.interrupt(Interrupt::Stop),
             52..70 => self.command(),
             70..72 => self.client_leaves(),
             72..75 => self.out_of_order(),
@@ -172,7 +172,6 @@ impl Life {
                 self.interrupt(Interrupt::Stop)
             }
             3 => self.interrupt(Interrupt::Hangup),
-            4..12 if self.world().machine == Machine::Eventful => self.interrupt(Interrupt::Stop),
             _ if self.is_daemon() => self.interrupt(Interrupt::Hangup),
             _ => Ok(()),
         }
