@@ -98,6 +98,8 @@ impl Column {
             Self::State => Some(service.state.to_string()),
             Self::Pid => service.pid.map(|pid| pid.to_string()),
             Self::Ready => Some(if service.ready { "yes" } else { "no" }.to_owned()),
+            // Nobody counts the restarts of a service that no supervisor reports.
+            Self::Restarts if service.last_event.is_some() && service.restarts == 0 => None,
             Self::Restarts => Some(service.restarts.to_string()),
             Self::Cpu => usage.percent(service).map(percentage),
             Self::Memory => service.memory_bytes.map(size),

@@ -1,5 +1,6 @@
 //! Pictures of terminals of many sizes. `snapshots/` has them as they are seen.
 
+use mainstay_core::events::LastEvent;
 use mainstay_core::report::{LastExit, SupervisorReport};
 use vt100::Parser;
 
@@ -98,6 +99,36 @@ fn status_fits_terminals_of_all_widths() {
             "{columns}: {most:?}"
         );
     }
+}
+
+#[test]
+fn restarts_that_nobody_counts_are_not_shown_as_none() {
+    let row = |service: ServiceReport| {
+        let services = vec![service];
+        let report = StatusReport {
+            services,
+            supervisor: None,
+        };
+        let shown = status(&report, None);
+        let row = shown.text().lines().nth(1).expect("a row").to_owned();
+        row.split_whitespace().nth(4).expect("a cell").to_owned()
+    };
+    let supervised = ServiceReport::embedded("reports");
+    let left = ServiceReport {
+        last_event: Some(LastEvent {
+            time: "2026-11-22T10:11:12.123Z".to_owned(),
+            event: "stopped".to_owned(),
+            message: "stopped".to_owned(),
+            is_unseen: false,
+        }),
+        ..supervised.clone()
+    };
+    // The report of a halted service was stored with their number.
+    let halted = ServiceReport {
+        restarts: 14,
+        ..left.clone()
+    };
+    assert_eq!([supervised, left, halted].map(row), ["0", "-", "14"]);
 }
 
 #[test]
