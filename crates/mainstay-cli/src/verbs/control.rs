@@ -393,6 +393,23 @@ mod tests {
 
     use super::*;
 
+    /// A program may exit with 0 because it was stopped. Earlier supervisors do not tell.
+    #[test]
+    fn a_start_succeeds_if_the_work_is_done_and_fails_if_it_was_stopped() {
+        let failure = |completed| {
+            let service = ServiceReport {
+                last_exit: Some(Exit::Code(0).into()),
+                completed,
+                ..ServiceReport::embedded("app")
+            };
+            disappointment(Verb::Start, &service)
+        };
+        assert!(failure(Some(true)).is_none() && failure(None).is_none());
+        let stopped = failure(Some(false)).expect("it was not ready");
+        let expected = "cannot start app: it is stopped: it exited before it was ready, or was stopped meanwhile";
+        assert_eq!(stopped.message(), expected);
+    }
+
     /// A service that waits has no output that would explain it.
     #[test]
     fn the_hint_about_a_wait_names_the_service_that_is_at_fault() {

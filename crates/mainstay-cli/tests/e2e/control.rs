@@ -81,6 +81,31 @@ fn verbs_wait_until_the_service_has_settled() {
     stop(supervisor, &sandbox);
 }
 
+/// Both exit with 0.
+#[test]
+fn work_that_is_done_is_told_from_a_stop() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.job]
+        command = ["PUPPET", "exit", "0"]
+        [service.server]
+        command = ["PUPPET", "on-term", "exit", "0", "touch", "HERE/up", "hang"]
+        start = { ready = { file = "HERE/up" } }
+        "#,
+    );
+    event(&supervisor, "server", "ready");
+    event(&supervisor, "job", "stopped");
+    assert!(service(&sandbox, "server").get("completed").is_none());
+    assert_eq!(code(verb(&sandbox, &["start", "job"]).status), 0);
+    let server = json(&sandbox, &["stop", "server", "--json"])["services"][0].clone();
+    let job = service(&sandbox, "job");
+    for (service, has_completed) in [(server, false), (job, true)] {
+        assert_eq!(service["last_exit"]["code"], 0, "{service}");
+        assert_eq!(service["completed"], has_completed, "{service}");
+    }
+    stop(supervisor, &sandbox);
+}
+
 #[test]
 fn pause_stops_all_progress_and_continue_resumes_it() {
     let (supervisor, sandbox) = supervise(
