@@ -111,9 +111,15 @@ impl Verb {
         let Some(verb) = arguments.next() else {
             return Ok(Self::Run);
         };
+        let arguments: Vec<_> = arguments.collect();
+        // The arguments of these belong to the service.
+        let is_ours = verb != "run" && verb != "start";
+        if is_ours && arguments.iter().any(|it| it == "--help" || it == "-h") {
+            return Ok(Self::Help);
+        }
+        let mut arguments = arguments.into_iter();
         let verb = match verb.to_str() {
             Some("install") => return Install::parse(arguments).map(Self::Install),
-            // The remaining arguments belong to the service.
             Some("run") => return Ok(Self::Run),
             Some("start") => return Ok(Self::Start(arguments.collect())),
             Some("uninstall") => Self::Uninstall,
@@ -389,9 +395,17 @@ mod tests {
     fn command_lines_are_verbs() {
         let check = |line, expected| assert_eq!(parse(line).unwrap(), expected, "{line}");
         check("", Verb::Run);
-        for line in ["--help", "-h", "help", "help install"] {
+        for line in [
+            "--help",
+            "-h",
+            "help",
+            "help install",
+            "install --help",
+            "stop -h",
+        ] {
             check(line, Verb::Help);
         }
+        check("start --help", Verb::Start(vec!["--help".into()]));
         for line in ["--version", "-V", "version"] {
             check(line, Verb::Version);
         }
