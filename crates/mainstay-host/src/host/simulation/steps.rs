@@ -5,7 +5,9 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use mainstay_api::{Decision, Reach, Route};
-use mainstay_core::engine::{Event, Principal, Request, RunId, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{
+    Event, Notice, Principal, Request, RunId, ServiceId, Snapshotted, Token, Unasked,
+};
 use mainstay_core::spec::{ServiceName, SinkTarget};
 use mainstay_logs::{FileError, LogEvent, Lost, SinkEvent, Task};
 use tokio::sync::{mpsc, oneshot};
@@ -237,7 +239,11 @@ impl Life {
         };
         let (run, token) = (RunId(u64::MAX), Token(u64::MAX));
         let name = ServiceName::new(self.pick(&NAMES));
-        let message = match self.below(9) {
+        let kinds = match self.world().machine {
+            Machine::Usual => 9,
+            Machine::Eventful => 11,
+        };
+        let message = match self.below(kinds) {
             0 => Message::Exited(id, run),
             1 => Message::Engine(Event::Answered(id, token, Ok(()))),
             2 => Message::HelperLate {
@@ -249,6 +255,8 @@ impl Life {
             5 => Message::Engine(Event::Restored(id, token, Err("late".to_owned()))),
             6 => Message::Remark(id, "a remark".to_owned()),
             7 => Message::Alert(AlertEvent::Enough),
+            9 => Message::Engine(Event::Unasked(id, token, Unasked::Delayed)),
+            10 => Message::Engine(Event::Notified(id, run, Notice::Ready)),
             _ => match name {
                 Some(name) => Message::Alert(AlertEvent::Due(name)),
                 None => return Ok(()),
