@@ -342,14 +342,11 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
         return None;
     }
     let ended = exit.filter(|_| is_stopped && verb != Verb::Stop);
-    let ended = ended.map(|exit| {
-        if is_start && is_clean {
-            "it exited before it was ready, or was stopped meanwhile".to_owned()
-        } else {
-            exit.to_string()
-        }
-    });
-    let detail = service.remark().or(ended);
+    let detail = if is_start && is_clean {
+        Some("it exited before it was ready, or was stopped meanwhile".to_owned())
+    } else {
+        service.remark().or(ended.map(|exit| exit.to_string()))
+    };
     let state = service.it_is(detail.as_deref());
     let message = format!("cannot {} {}: {state}", verb.as_str(), service.name);
     let code = service.start_code.filter(|_| is_start);
