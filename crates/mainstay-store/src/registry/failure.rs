@@ -66,9 +66,15 @@ fn disk_state(_path: &Path) -> Option<std::io::ErrorKind> {
 }
 
 /// Returns the process that has the database or its write-ahead log locked, if the system reports
-/// it (proc_locks(5)).
+/// it (proc_locks(5)). The system lists locks a page at a time, by their position: a lock that is
+/// released between two pages hides another one. So the list is read again.
 #[cfg(target_os = "linux")]
 fn holder(path: &Path) -> Option<u32> {
+    (0..5).find_map(|_| listed_holder(path))
+}
+
+#[cfg(target_os = "linux")]
+fn listed_holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
     let files = [path.to_owned(), path.with_extension("db-shm")];
     let files = files.iter().filter_map(|file| {
