@@ -70,11 +70,6 @@ fn disk_state(_path: &Path) -> Option<std::io::ErrorKind> {
 /// released between two pages hides another one. So the list is read again.
 #[cfg(target_os = "linux")]
 fn holder(path: &Path) -> Option<u32> {
-    (0..5).find_map(|_| listed_holder(path))
-}
-
-#[cfg(target_os = "linux")]
-fn listed_holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
     let files = [path.to_owned(), path.with_extension("db-shm")];
     let files = files.iter().filter_map(|file| {
@@ -86,8 +81,7 @@ fn listed_holder(path: &Path) -> Option<u32> {
         Some(format!("{major:02x}:{minor:02x}:{}", found.ino()))
     });
     let files: Vec<String> = files.collect();
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|lock| {
+    let holder_of = |lock: &str| {
         let fields: Vec<&str> = lock.split_ascii_whitespace().collect();
         let [_, "POSIX", _, "WRITE", pid, file, ..] = *fields else {
             return None;
@@ -95,6 +89,10 @@ fn listed_holder(path: &Path) -> Option<u32> {
         let pid = pid.parse().ok()?;
         let is_another = pid != 0 && pid != std::process::id();
         (is_another && files.iter().any(|it| it == file)).then_some(pid)
+    };
+    (0..5).find_map(|_| {
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(holder_of)
     })
 }
 
