@@ -195,20 +195,6 @@ fn words<T: Serialize>(all: &[T]) -> Value {
 /// Returns what a schema says of a field besides its type. Words that later versions may add to are
 /// examples.
 fn remarks(document: &str, field: &str) -> Option<(&'static str, Value)> {
-    use StateName::*;
-    let states = [
-        Stopped,
-        StartPending,
-        StopPending,
-        Running,
-        ContinuePending,
-        PausePending,
-        Paused,
-        Waiting,
-        BackingOff,
-        Halted,
-        Unknown,
-    ];
     let phases = [
         TrialPhase::Stop,
         TrialPhase::Snapshot,
@@ -219,7 +205,7 @@ fn remarks(document: &str, field: &str) -> Option<(&'static str, Value)> {
         TrialPhase::RollBack,
     ];
     Some(match (document, field) {
-        ("service", "state") => ("enum", words(&states)),
+        ("service", "state") => ("enum", words(&StateName::ALL)),
         ("service" | "given-up" | "event", "phase") => ("enum", words(&phases)),
         ("service" | "event", "style") => ("enum", words(&[Style::Restart, Style::Overlap])),
         ("trial-request", "format") => ("enum", words(&Format::ALL.map(Format::name))),

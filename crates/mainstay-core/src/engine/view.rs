@@ -34,6 +34,21 @@ pub enum StateName {
 }
 
 impl StateName {
+    /// All states. The last one is [`StateName::Unknown`].
+    pub const ALL: [Self; 11] = [
+        Self::Stopped,
+        Self::StartPending,
+        Self::StopPending,
+        Self::Running,
+        Self::ContinuePending,
+        Self::PausePending,
+        Self::Paused,
+        Self::Waiting,
+        Self::BackingOff,
+        Self::Halted,
+        Self::Unknown,
+    ];
+
     /// Returns the name as it appears in `status --json`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -213,6 +213,17 @@ pub enum BeyondLimit {
     Halt,
 }
 
+impl CodeAction {
+    /// All actions.
+    pub const ALL: [Self; 5] = [
+        Self::Stop,
+        Self::Restart,
+        Self::Retry,
+        Self::Restore,
+        Self::Halt,
+    ];
+}
+
 impl RestartLimit {
     /// Returns the maximum number of restarts, at least 1.
     pub fn restarts(self) -> u32 {

@@ -44,17 +44,10 @@ pub(crate) fn spec(i: usize, needs: &[usize], random: &mut Random) -> Spec {
         let max = base.max(millis(&[100, 5_000, 30_000], random));
         Backoff { base, factor, max }
     };
-    let actions = [
-        CodeAction::Stop,
-        CodeAction::Restart,
-        CodeAction::Retry,
-        CodeAction::Restore,
-        CodeAction::Halt,
-    ];
     let mut codes = BTreeMap::new();
     for code in [0, 1, 7, 137, 201, 202] {
         if chance(random, 0.1) {
-            codes.insert(code, actions[below(random, 5)]);
+            codes.insert(code, CodeAction::ALL[below(random, 5)]);
         }
     }
     let wait_for = (0..[0, 0, 0, 1, 2][below(random, 5)])

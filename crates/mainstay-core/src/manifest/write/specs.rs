@@ -201,13 +201,6 @@ fn stop() -> impl Strategy<Value = Stop> {
 }
 
 fn recovery() -> impl Strategy<Value = Recovery> {
-    let actions = [
-        CodeAction::Stop,
-        CodeAction::Restart,
-        CodeAction::Retry,
-        CodeAction::Restore,
-        CodeAction::Halt,
-    ];
     let limit = (
         count(),
         time(),
@@ -225,7 +218,7 @@ fn recovery() -> impl Strategy<Value = Recovery> {
         backoff(),
         time(),
         limit,
-        btree_map(any::<i32>(), select(actions.to_vec()), 0..3),
+        btree_map(any::<i32>(), select(&CodeAction::ALL[..]), 0..3),
     )
         .prop_map(|(policy, backoff, reset_after, limit, codes)| Recovery {
             policy,

@@ -40,19 +40,8 @@ kinds! {
     Restoring Frozen Quiesced
 }
 
-/// The states of services, as far as a supervisor reports them.
-pub(super) const STATES: [StateName; 10] = [
-    StateName::Stopped,
-    StateName::StartPending,
-    StateName::StopPending,
-    StateName::Running,
-    StateName::ContinuePending,
-    StateName::PausePending,
-    StateName::Paused,
-    StateName::Waiting,
-    StateName::BackingOff,
-    StateName::Halted,
-];
+/// The states of services that a supervisor reports: all but the last one.
+const STATES: &[StateName] = StateName::ALL.split_at(StateName::ALL.len() - 1).0;
 
 /// The bit of a service that does not exist.
 const ABSENT: usize = STATES.len();
