@@ -81,7 +81,7 @@ impl Escaper {
         while !rest.is_empty() {
             let length = match self.first(rest) {
                 Unit::Plain(length) => {
-                    if rest[0] == b'\n' {
+                    if matches!(rest[0], b'\r' | b'\n') {
                         self.reset(out);
                     }
                     out.extend_from_slice(&rest[..length]);
@@ -115,7 +115,7 @@ impl Escaper {
         match bytes {
             [b'\n', ..] => Unit::Plain(1),
             // A carriage return before a newline overwrites nothing.
-            [b'\r', b'\n', ..] => Unit::Plain(1),
+            [b'\r', b'\n', ..] => Unit::Plain(2),
             [b'\r'] => Unit::Incomplete,
             [0x1b, rest @ ..] if self.allow == Allow::Colours => colour(rest),
             [0x7f, ..] => Unit::Control('\x7f', 1),
@@ -241,6 +241,11 @@ mod tests {
                 b"\x1b[31mred\nx",
                 "\\x1b[31mred\nx",
                 "\x1b[31mred\x1b[0m\nx",
+            ),
+            (
+                b"\x1b[31mred\r\nx",
+                "\\x1b[31mred\r\nx",
+                "\x1b[31mred\x1b[0m\r\nx",
             ),
             (
                 b"\x1b[1;38:5:9mx",
