@@ -189,3 +189,6 @@ pub fn yield_to_others() {
 
 /// Does nothing: freed memory is not retained.
 pub fn give_memory_back() {}
+
+/// Does nothing: implemented for Linux only.
+pub fn release_memory() {}

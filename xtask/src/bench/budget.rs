@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ struct Item {
 
 /// The time in which an idle supervisor must not wake up.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The time in which the memory that a request needed is released: after two seconds without any.
+const RELEASED: Duration = Duration::from_secs(3);
 
 /// The time after which nothing is left to do after a start: back-off is reset after ten seconds.
 const SETTLED: Duration = Duration::from_secs(12);
@@ -71,6 +74,24 @@ const BUDGET: &[Item] = &[
             };
             // Pages that the system is still working on are not dropped.
             Ok(pss()?.min(pss()?))
+        },
+    },
+    Item {
+        what: "the same, after it has answered requests",
+        unit: "KiB",
+        limit: 2450,
+        measure: |programs| {
+            let run = idle(programs)?;
+            let state_dir = run.path().join("state");
+            let status = Command::new(&programs.mainstay)
+                .args(["status", "--json"])
+                .env("MAINSTAY_STATE_DIR", state_dir)
+                .output()?;
+            if !status.status.success() {
+                return Err(String::from_utf8_lossy(&status.stderr).into());
+            }
+            thread::sleep(RELEASED);
+            Ok(sum(&run.supervisors(), "smaps_rollup", "Pss")? as u64)
         },
     },
     Item {

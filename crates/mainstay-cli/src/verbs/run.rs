@@ -48,6 +48,7 @@ impl Run {
         let is_left_out = |name: &String| !specs.iter().any(|spec| spec.name().as_str() == name);
         let all = manifest.specs.iter().map(|spec| spec.name().to_string());
         let left_out = all.filter(is_left_out).collect();
+        drop(manifest);
         let is_drawable = output::terminal_size().is_some() && !output::is_dumb();
         let output = match self.json {
             true => Output::Json,

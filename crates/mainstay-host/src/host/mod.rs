@@ -97,6 +97,9 @@ pub enum Services {
 /// microseconds, as calls that may block are made by threads.
 const LONG_TURN: Duration = Duration::from_millis(500);
 
+/// The time without requests after which the memory that they needed is released.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// A message to the event loop from one of its helpers.
 enum Wake {
     /// A message to the dispatcher.
@@ -128,12 +131,8 @@ pub fn run(options: Options) -> Result<u32, Failure> {
     let (code, possession) = on_event_loop(Code::Failed, async {
         let (mut host, server) = Host::new(options, lock)?;
         let code = host.supervise().await;
-        let Host {
-            dispatcher,
-            possession,
-            ..
-        } = host;
-        let code = match (code, dispatcher.into_effects().close()) {
+        let (closed, possession) = host.end();
+        let code = match (code, closed) {
             (0, Err(failure)) => failure.code() as u32,
             (code, _) => code,
         };
@@ -169,6 +168,8 @@ struct Host {
     /// The hold on the state directory. `None` while this process only stops the services of a dead
     /// supervisor.
     possession: Option<Possession>,
+    /// The time at which to release the memory that only start-up or requests needed.
+    releases_at: Option<std::time::Instant>,
 }
 
 /// The receiver of messages with the times at which they were sent.
@@ -194,6 +195,8 @@ enum Turn {
     /// A repair of the state directory is due.
     Repair,
     Redraw,
+    /// There have been no requests for a while.
+    Quiet,
 }
 
 /// The time that the processing of an event takes. Meanwhile, no other service is supervised, so a
@@ -215,6 +218,7 @@ impl Stopwatch {
                 Turn::Deadline => "a deadline",
                 Turn::Place | Turn::Repair => "a change of the state directory",
                 Turn::Redraw => "the table",
+                Turn::Quiet => "unused memory",
             },
         }
     }
@@ -311,7 +315,10 @@ impl Task {
 impl Host {
     /// Creates a supervisor. It recovers the services of its predecessor, takes possession of the
     /// state directory and starts what is due.
-    fn new(options: Options, mut lock: Lock) -> Result<(Self, Server), Failure> {
+    ///
+    /// Not inlined, so that what it leaves on the stack can be released.
+    #[inline(never)]
+    fn new(options: Options, mut lock: Lock) -> Result<(Box<Self>, Server), Failure> {
         let Options {
             services,
             state,
@@ -409,8 +416,19 @@ impl Host {
                 interrupts,
             },
             possession: Some(possession),
+            releases_at: None,
         };
-        Ok((host, server))
+        Ok((Box::new(host), server))
+    }
+
+    /// Closes the logs, and returns the hold on the state directory.
+    fn end(self: Box<Self>) -> (Result<(), Failure>, Option<Possession>) {
+        let Self {
+            dispatcher,
+            possession,
+            ..
+        } = *self;
+        (dispatcher.into_effects().close(), possession)
     }
 
     /// Runs the supervisor's loop, and returns the exit code.
@@ -461,6 +479,7 @@ impl Host {
         let executor = &mut self.dispatcher.effects;
         let wake = wake.map(|at| executor.clock.system(at));
         let repairs_at = self.possession.as_ref().and_then(Possession::repairs_at);
+        let releases_at = self.releases_at;
         let Sources {
             messages,
             commands,
@@ -476,6 +495,7 @@ impl Host {
             () = possession::changed(self.possession.as_ref()) => Turn::Place,
             () = sleep_until(repairs_at), if repairs_at.is_some() => Turn::Repair,
             () = sleep_until(redraw), if redraw.is_some() => Turn::Redraw,
+            () = sleep_until(releases_at), if releases_at.is_some() => Turn::Quiet,
         }
     }
 
@@ -484,11 +504,18 @@ impl Host {
             Turn::Interrupt(interrupt) => self.dispatcher.interrupted(interrupt),
             Turn::Children => self.dispatcher.reap(),
             Turn::Message(at, message) => self.woken(message, at),
-            Turn::Command(command) => self.dispatcher.commanded(*command),
+            Turn::Command(command) => {
+                self.releases_at = Some(std::time::Instant::now() + QUIET);
+                self.dispatcher.commanded(*command);
+            }
             Turn::Deadline => self.dispatcher.woken(),
             Turn::Place => self.look_at_possession(),
             Turn::Repair => self.repair_possession(),
             Turn::Redraw => {}
+            Turn::Quiet => {
+                self.releases_at = None;
+                sys::release_memory();
+            }
         }
     }
 
@@ -505,7 +532,10 @@ impl Host {
                 }
             }
             Wake::KeepPipes => executor.keep_pipes_again(),
-            Wake::Settled => sys::settle_in(&executor.processes),
+            Wake::Settled => {
+                sys::settle_in(&executor.processes);
+                sys::release_memory();
+            }
         }
     }
 }

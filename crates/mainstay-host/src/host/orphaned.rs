@@ -527,6 +527,7 @@ fn take_over(
         dispatcher,
         sources,
         possession: None,
+        releases_at: None,
     };
     Ok((host, named))
 }

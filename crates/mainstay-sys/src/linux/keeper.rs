@@ -33,6 +33,7 @@ impl Keeper {
         let mut fds: Vec<RawFd> = pipes.iter().map(|pipe| pipe.as_raw_fd()).collect();
         fds.sort_unstable();
         let mut unneeded = memory::clean()?;
+        let stack = memory::stack()?;
         let (from_parent, to_keeper) = io::pipe()?;
         // Last, because the list itself is on the heap.
         unneeded.extend(memory::heap()?);
@@ -40,7 +41,7 @@ impl Keeper {
         // SAFETY: the copy only makes system calls, which are allowed regardless of the state of
         // other threads, and never returns.
         let pid = match cvt(unsafe { libc::fork() })? {
-            0 => hold(&fds, gate, unneeded),
+            0 => hold(&fds, gate, stack, unneeded),
             pid => pid.unsigned_abs(),
         };
         let keeper = Self {
@@ -128,7 +129,12 @@ fn end(line: &str) {
 
 /// Runs the keeper. `fds` is sorted. It starts when a byte arrives through the `gate`, and exits if
 /// none does.
-fn hold(fds: &[RawFd], [gate, other_end]: [RawFd; 2], unneeded: Vec<Range<usize>>) -> ! {
+fn hold(
+    fds: &[RawFd],
+    [gate, other_end]: [RawFd; 2],
+    stack: Option<Range<usize>>,
+    unneeded: Vec<Range<usize>>,
+) -> ! {
     // SAFETY: system calls on numbers and on this stack, in a separate process; a failed call
     // changes nothing.
     unsafe {
@@ -153,6 +159,9 @@ fn hold(fds: &[RawFd], [gate, other_end]: [RawFd; 2], unneeded: Vec<Range<usize>
             free = fd + 1;
         }
         libc::syscall(libc::SYS_close_range, free, libc::c_uint::MAX, 0);
+        if let Some(stack) = stack {
+            memory::forget_below(stack);
+        }
         let unneeded = std::mem::ManuallyDrop::new(unneeded);
         unneeded.iter().cloned().for_each(memory::forget);
         loop {

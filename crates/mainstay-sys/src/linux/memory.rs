@@ -1,18 +1,37 @@
-//! Release of memory that only start-up needed.
+//! Release of memory that is not needed at present.
 
 use std::fs;
 use std::io;
 use std::ops::Range;
 
-/// Drops the file-backed pages of the program and its libraries, so that only the code that runs
-/// from now on is mapped again (from the page cache, 64 KiB around each fault). Reading a manifest,
-/// the command line and its help are two thirds of the program, and a supervisor runs for months
-/// without them.
+/// Releases the memory that this process does not use at present: free parts of the heap, the stack
+/// below the caller, and all pages of the program and its libraries, of which those that are needed
+/// are mapped again (from the page cache, 64 KiB around each fault). A supervisor waits for months,
+/// without the code that reads manifests and the command line, or that answers requests.
 ///
 /// See [`clean`] for why nothing can be lost. A failure leaves the memory as it was.
-pub(super) fn forget_start_up() -> io::Result<()> {
-    clean()?.into_iter().for_each(forget);
-    Ok(())
+pub fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time. Nothing follows from there being nothing to release.
+    let _is_released = unsafe { libc::malloc_trim(0) };
+    if let Ok(Some(stack)) = stack() {
+        forget_below(stack);
+    }
+    clean().into_iter().flatten().for_each(forget);
+}
+
+/// Releases the part of the main thread's `stack` below the caller's frame, if the caller is that
+/// thread: earlier calls went deeper.
+#[inline(never)]
+pub(super) fn forget_below(stack: Range<usize>) {
+    // The frames of this function and of what it calls.
+    const OWN: usize = 8 << 10;
+    let here = 0_u8;
+    let end = (&raw const here).addr().saturating_sub(OWN);
+    let end = end - end % rustix::param::page_size();
+    if stack.contains(&end) {
+        forget(stack.start..end);
+    }
 }
 
 /// Returns the mappings whose every page is a copy of a file: they are not writable and have never
@@ -39,9 +58,18 @@ pub(super) fn clean() -> io::Result<Vec<Range<usize>>> {
 
 /// Returns the address range of the heap.
 pub(super) fn heap() -> io::Result<Option<Range<usize>>> {
+    mapping(" [heap]")
+}
+
+/// Returns the address range of the main thread's stack, as far as it has grown.
+pub(super) fn stack() -> io::Result<Option<Range<usize>>> {
+    mapping(" [stack]")
+}
+
+fn mapping(name: &str) -> io::Result<Option<Range<usize>>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
-    let heap = maps.lines().find(|line| line.ends_with(" [heap]"));
-    Ok(heap.and_then(|line| parse(line.split(' ').next()?)))
+    let found = maps.lines().find(|line| line.ends_with(name));
+    Ok(found.and_then(|line| parse(line.split(' ').next()?)))
 }
 
 fn parse(range: &str) -> Option<Range<usize>> {

@@ -38,6 +38,7 @@ use tokio::signal::unix::SignalKind;
 
 pub use self::keeper::Keeper;
 pub use self::members::Members;
+pub use self::memory::release_memory;
 pub use self::place::{PlaceWatch, supervisor_of};
 pub use self::proc::{is_dead, lives, own_identity};
 pub use self::remains::{
@@ -495,14 +496,12 @@ impl Adopted {
     }
 }
 
-/// Runs work that can wait until the services have been started: releases memory, and removes
-/// directories that dead supervisors left in the cgroup tree. Nothing depends on it.
+/// Runs work that can wait until the services have been started: removes directories that dead
+/// supervisors left in the cgroup tree. Nothing depends on it.
 pub fn settle_in(processes: &Processes) {
     if let Some(nest) = &processes.nest {
         nest.remove_stale(&processes.label);
     }
-    // Last, because this is start-up work too. A failure has no cost.
-    let _ = memory::forget_start_up();
 }
 
 /// Releases the resources kept for the next start of a service that will not start again. Its trees
