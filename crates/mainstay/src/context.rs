@@ -311,7 +311,7 @@ impl Shared {
         true
     }
 
-    fn ready(&self) {
+    pub(crate) fn ready(&self) {
         if !std::mem::replace(&mut self.lock().is_ready, true) {
             self.voice.say(Said::Ready);
         }

@@ -38,7 +38,8 @@ pub trait Service {
     /// It is called once: on a separate thread under the Windows Service Control Manager, on the
     /// main thread elsewhere. It may block. It should return soon after
     /// [`Control::Stop`](crate::Control::Stop). If it returns earlier, its result determines
-    /// whether that is a failure or a clean exit.
+    /// whether that is a failure or a clean exit. A clean exit before the service is ready also
+    /// reports it as ready, except on Windows, because systemd would treat it as a failure.
     ///
     /// # Errors
     /// If the service cannot continue. The error is logged, and its exit code is passed to the

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
 
 /// Runs the service. `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS` sets the
 /// interval, 5 by default. A second number is the duration of the last beat. The third argument
-/// `panic` or `chatter` demonstrates the handling of a panic and of a service's output.
+/// `panic`, `chatter` or `starting` demonstrates the handling of a panic, of a service's output and
+/// of a stop before the service is ready.
 fn heartbeat(mut context: Context) -> Result<(), Exit> {
     let seconds = |index: usize, default| {
         let text = context
@@ -49,6 +50,13 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
     match context.arguments().get(2).and_then(|word| word.to_str()) {
         Some("panic") => panic!("asked for"),
         Some("chatter") => chatter(),
+        Some("starting") => {
+            let status = context.status();
+            while !status.is_stopping() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            return Ok(());
+        }
         _ => {}
     }
     let log = context.logger().clone();

@@ -144,6 +144,43 @@ fn a_crash_loop_is_no_success_and_its_panic_is_in_the_journal() {
     lab.check(3, &[HEARTBEAT, "status"]);
 }
 
+/// Somebody other than systemd stops the service while it is starting, which systemd would treat as
+/// a failure, "protocol", whatever the exit code is.
+#[test]
+fn a_service_that_is_stopped_while_it_starts_is_not_restarted() {
+    let Some(lab) = lab() else { return };
+    lab.check(0, &[HEARTBEAT, "install"]);
+    lab.script(&format!(
+        "mkdir -p {UNIT}.d
+         printf '[Service]\\nExecStart=\\nExecStart={HEARTBEAT} run 1 0 starting\\n' > {UNIT}.d/slow.conf
+         systemctl daemon-reload; systemctl start --no-block heartbeat"
+    ));
+    wait_until("its start", SOON, || {
+        let pid = property(&lab, "MainPID");
+        let is_starting = pid != "0" && property(&lab, "ActiveState") == "activating";
+        let caught = || {
+            lab.script(&format!(
+                "sed -n 's/^SigCgt:.*\\(....\\)$/\\1/p' /proc/{pid}/status"
+            ))
+        };
+        let is_set =
+            || u16::from_str_radix(caught().trim(), 16).is_ok_and(|set| set & 1 << 14 != 0);
+        (is_starting && is_set()).then_some(())
+    });
+    lab.check(0, &["systemctl", "kill", "--signal=TERM", "heartbeat"]);
+    wait_until("its end", SOON, || {
+        (property(&lab, "ActiveState") != "activating" && property(&lab, "MainPID") == "0")
+            .then_some(())
+    });
+    for (name, value) in [
+        ("ActiveState", "inactive"),
+        ("Result", "success"),
+        ("NRestarts", "0"),
+    ] {
+        assert_eq!(property(&lab, name), value, "{name}");
+    }
+}
+
 #[test]
 fn what_is_not_ours_or_not_allowed_is_left_alone() {
     let Some(lab) = lab() else { return };

@@ -54,6 +54,32 @@ impl Service {
     }
 }
 
+/// systemd would treat an exit before readiness as a failure.
+#[test]
+fn it_is_ready_before_it_ends_cleanly() {
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["1", "0", "starting"]);
+    wait_until("its response to signals", SOON, || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", service.child.id()));
+        let caught = status
+            .ok()?
+            .lines()
+            .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok())?;
+        (caught & 1 << (Signal::TERM.as_raw() - 1) != 0).then_some(())
+    });
+    service.signal(Signal::TERM);
+    assert_eq!(service.says(), "READY=1");
+    assert_eq!(service.end().status.code(), Some(0));
+    // A failure is not reported as ready.
+    let sandbox = Sandbox::new();
+    let service = Service::start(&sandbox, &["many"]);
+    let told = service.told.try_clone().expect("its socket");
+    assert_eq!(service.end().status.code(), Some(2));
+    told.set_nonblocking(true).expect("its mode");
+    let kind = told.recv(&mut [0; 9]).map_err(|error| error.kind());
+    assert_eq!(kind, Err(std::io::ErrorKind::WouldBlock));
+}
+
 #[test]
 fn it_tells_its_manager_how_it_is() {
     let sandbox = Sandbox::new();

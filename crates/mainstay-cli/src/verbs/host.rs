@@ -138,7 +138,6 @@ fn refuse_exposed(_manifest: &Path) -> Result<(), Failure> {
 }
 
 fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<(), Exit> {
-    let status = context.status();
     let done = job.and_then(
         |Job {
              spec,
@@ -175,12 +174,6 @@ fn host(job: Result<Job, Failure>, state: StateDir, context: Context) -> Result<
             done.inspect_err(|failure| StartFailure::store(&state, failure))
         },
     );
-    // systemd treats an exit before readiness as a failure, whatever the exit code, and starts
-    // another host. The Service Control Manager does not, and would show a service that somebody
-    // stopped while it was starting as running.
-    if cfg!(unix) && matches!(done, Ok(0)) && !status.is_stopping() {
-        status.ready();
-    }
     match done {
         Ok(code) => NonZeroU32::new(code).map_or(Ok(()), |code| Err(Exit::code(code))),
         Err(failure) => Err(exit(&failure)),

@@ -79,12 +79,17 @@ pub(super) fn run(
             }
         })
         .map_err(|error| failed("cannot start a thread for signals", error))?;
-    let context = Context::new(shared, manager, arguments(), logger.clone());
+    let context = Context::new(shared.clone(), manager, arguments(), logger.clone());
     if let Some(dir) = &definition.log_dir {
         capture::begin(dir)
             .map_err(|error| failed(&format!("cannot write output to {}", dir.display()), error))?;
     }
     let code = work(service, context);
+    // systemd treats an exit before readiness as a failure, whatever the exit code, and starts the
+    // service again. dinit fails the start.
+    if code == 0 {
+        shared.ready();
+    }
     capture::end();
     #[cfg(feature = "managers")]
     openrc::settle(manager, &definition.recovery, code);
