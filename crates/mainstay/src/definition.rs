@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::service::STATE_FAILED;
 use crate::{Accepts, Manager, Password};
 
 pub use systemd::Systemd;
@@ -258,6 +259,11 @@ pub enum Account {
 
 /// The recovery policy: the manager's response when the service fails on its own.
 ///
+/// The default is the part of the contract of exit codes (docs/exit-codes.md) that service managers
+/// support: a failure is followed by a restart after a growing delay, an exit with 0 or 201
+/// ([`Exit::state_failed`](crate::Exit::state_failed)) is not. Settings that the manager does not
+/// support are in [`Installed::losses`](crate::Installed::losses).
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -267,7 +273,7 @@ pub enum Account {
 ///     restart_after: vec![Duration::from_secs(1), Duration::from_secs(10)],
 ///     limit: Some((5, Duration::from_secs(600))),
 ///     // 78: the configuration is invalid, which no restart mends.
-///     halts: [78].into(),
+///     halts: [78, 201].into(),
 ///     ..Recovery::default()
 /// };
 /// let orders = mainstay::service("orders").recovery(recovery);
@@ -286,9 +292,10 @@ pub struct Recovery {
     /// Default: no limit.
     pub limit: Option<(u32, Duration)>,
     /// Exit codes after which the service stays down as failed (systemd's
-    /// `RestartPreventExitStatus`).
+    /// `RestartPreventExitStatus`). Default: 201.
     pub halts: BTreeSet<u8>,
-    /// Exit codes other than 0 that count as success.
+    /// Exit codes other than 0 that count as success. A program that uses this library reports them
+    /// to the Windows Service Control Manager as 0.
     pub clean: BTreeSet<u8>,
 }
 
@@ -299,9 +306,16 @@ impl Default for Recovery {
             reset_after: Duration::from_secs(600),
             crashes_only: false,
             limit: None,
-            halts: BTreeSet::new(),
+            halts: [STATE_FAILED.get() as u8].into(),
             clean: BTreeSet::new(),
         }
+    }
+}
+
+impl Recovery {
+    /// Returns whether the manager restarts the service after an exit with a code that asks for it.
+    pub(crate) fn restarts_after_exits(&self) -> bool {
+        !self.restart_after.is_empty() && !self.crashes_only
     }
 }
 
@@ -559,6 +573,13 @@ impl Definition {
     pub fn systemd(self, set: impl FnOnce(Systemd) -> Systemd) -> Self {
         let systemd = set(self.systemd);
         Self { systemd, ..self }
+    }
+
+    /// Returns the part of the contract of exit codes that no manager but Mainstay supports, if the
+    /// service is this program and is restarted.
+    pub(crate) fn lost_retries(&self) -> Option<String> {
+        let is_lost = self.executable.is_none() && self.recovery.restarts_after_exits();
+        is_lost.then(|| "separate count of retries after exit code 202".to_owned())
     }
 
     /// Returns the service's name.

@@ -110,7 +110,7 @@ fn message_of(panic: &PanicHookInfo<'_>) -> String {
 
 /// Logs a failure and returns its exit code.
 fn failed(exit: &Exit, logger: &Logger) -> u32 {
-    let code = exit.code.get();
+    let code = exit.exit_code().get();
     let without = format!("code {code}");
     let reason = exit.reason().unwrap_or(&without);
     logger.event(Event::Failed, reason, &[("code", u64::from(code))]);

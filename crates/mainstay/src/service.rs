@@ -6,6 +6,10 @@ use std::num::NonZeroU32;
 
 use crate::Context;
 
+/// The exit codes with a meaning in the contract, docs/exit-codes.md.
+pub(crate) const STATE_FAILED: NonZeroU32 = NonZeroU32::new(201).unwrap();
+const UNAVAILABLE: NonZeroU32 = NonZeroU32::new(202).unwrap();
+
 /// A program that runs until it is asked to stop. Closures that take a [`Context`] implement it.
 ///
 /// ```no_run
@@ -62,8 +66,12 @@ impl<F: FnOnce(Context) -> Result<(), Exit>> Service for F {
 /// The cause is kept as text: the error and its sources, joined by colons.
 ///
 /// Under the Windows Service Control Manager, the code becomes a service-specific error (1066), so
-/// recovery actions treat it as a failure. Mainstay's own supervisor gives the codes 201, 202 and
-/// 128 + n fixed meanings; see docs/exit-codes.md.
+/// recovery actions treat it as a failure.
+///
+/// [`Exit::state_failed`], [`Exit::unavailable`] and [`Exit::terminated`] have the codes with a
+/// fixed meaning in Mainstay's contract, docs/exit-codes.md. Mainstay's own supervisor acts on all
+/// of them. The default [`Recovery`](crate::Recovery) contains the part that other managers
+/// support.
 ///
 /// ```
 /// use std::num::NonZeroU32;
@@ -84,7 +92,7 @@ impl<F: FnOnce(Context) -> Result<(), Exit>> Service for F {
 /// assert!(port("http").is_err());
 /// ```
 pub struct Exit {
-    pub(crate) code: NonZeroU32,
+    code: NonZeroU32,
     reason: Option<String>,
 }
 
@@ -99,6 +107,69 @@ impl Exit {
     pub fn new<'a>(code: NonZeroU32, cause: impl Into<Box<dyn Error + 'a>>) -> Self {
         let reason = Some(chain(&*cause.into()));
         Self { code, reason }
+    }
+
+    /// Creates the exit of a service whose stored state failed to load: 201. Mainstay restores the
+    /// previous stable snapshot and starts the service again. Other managers leave it stopped as
+    /// failed, because a restart would fail in the same way.
+    ///
+    /// ```
+    /// use mainstay::{Context, Exit};
+    ///
+    /// fn orders(context: Context) -> Result<(), Exit> {
+    ///     let journal = std::fs::read_to_string("journal").map_err(Exit::state_failed)?;
+    ///     context.logger().info(format!("{} orders", journal.lines().count()));
+    ///     Ok(())
+    /// }
+    /// # let test = mainstay::testing::Context::new::<&str>([]);
+    /// assert_eq!(orders(test.service()).unwrap_err().exit_code().get(), 201);
+    /// ```
+    pub fn state_failed<'a>(cause: impl Into<Box<dyn Error + 'a>>) -> Self {
+        Self::new(STATE_FAILED, cause)
+    }
+
+    /// Creates the exit of a service whose dependency is temporarily unavailable: 202. Mainstay
+    /// starts the service again after 100 ms, then at growing intervals, five times. For other
+    /// managers, it is a failure like any other, after which they restart the service.
+    ///
+    /// ```
+    /// use std::net::TcpStream;
+    ///
+    /// use mainstay::Exit;
+    ///
+    /// fn connect(database: &str) -> Result<TcpStream, Exit> {
+    ///     TcpStream::connect(database).map_err(Exit::unavailable)
+    /// }
+    /// assert_eq!(connect("127.0.0.1:1").unwrap_err().exit_code().get(), 202);
+    /// ```
+    pub fn unavailable<'a>(cause: impl Into<Box<dyn Error + 'a>>) -> Self {
+        Self::new(UNAVAILABLE, cause)
+    }
+
+    /// Creates the exit of a service that a signal from 1 to 127 has ended: 128 + the signal. For a
+    /// program that passes on the end of a child process.
+    ///
+    /// ```
+    /// use mainstay::Exit;
+    ///
+    /// const SIGKILL: u8 = 9;
+    /// assert_eq!(Exit::terminated(SIGKILL).exit_code().get(), 137);
+    /// ```
+    #[must_use]
+    pub const fn terminated(signal: u8) -> Self {
+        Self::code(NonZeroU32::MIN.saturating_add(127 + signal as u32))
+    }
+
+    /// Returns the exit code.
+    ///
+    /// ```
+    /// use mainstay::Exit;
+    ///
+    /// assert_eq!(Exit::from("no queue").exit_code().get(), 1);
+    /// ```
+    #[must_use]
+    pub const fn exit_code(&self) -> NonZeroU32 {
+        self.code
     }
 
     /// Returns the cause and its sources, in one line.

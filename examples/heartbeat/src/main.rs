@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 /// Runs the service. `heartbeat start SECONDS` (on Windows) or `heartbeat run SECONDS` sets the
 /// interval, 5 by default. A second number is the duration of the last beat. The third argument
 /// `panic`, `chatter` or `starting` demonstrates the handling of a panic, of a service's output and
-/// of a stop before the service is ready.
+/// of a stop before the service is ready; `corrupt` and `alone` are failures with a meaning.
 fn heartbeat(mut context: Context) -> Result<(), Exit> {
     let seconds = |index: usize, default| {
         let text = context
@@ -50,6 +50,8 @@ fn heartbeat(mut context: Context) -> Result<(), Exit> {
     match context.arguments().get(2).and_then(|word| word.to_str()) {
         Some("panic") => panic!("asked for"),
         Some("chatter") => chatter(),
+        Some("corrupt") => return Err(Exit::state_failed("asked for")),
+        Some("alone") => return Err(Exit::unavailable("asked for")),
         Some("starting") => {
             let status = context.status();
             while !status.is_stopping() {

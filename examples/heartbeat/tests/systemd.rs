@@ -144,6 +144,44 @@ fn a_crash_loop_is_no_success_and_its_panic_is_in_the_journal() {
     lab.check(3, &[HEARTBEAT, "status"]);
 }
 
+/// The contract of exit codes: 201 is final, and 202 is followed by another start.
+#[test]
+fn an_exit_code_determines_what_follows() {
+    let Some(lab) = lab() else { return };
+    let said = lab.check(0, &[HEARTBEAT, "install"]);
+    assert!(
+        said.contains("separate count of retries after exit code 202"),
+        "{said}"
+    );
+    let run = |how: &str| {
+        lab.script(&format!(
+            "mkdir -p {UNIT}.d
+             printf '[Service]\\nExecStart=\\nExecStart={HEARTBEAT} run 1 0 {how}\\n' > {UNIT}.d/how.conf
+             systemctl daemon-reload; systemctl start heartbeat || true"
+        ));
+    };
+    run("alone");
+    wait_until("a restart after 202", SOON, || {
+        let restarts = property(&lab, "NRestarts").parse::<u32>().ok()?;
+        (restarts > 1 && property(&lab, "ExecMainStatus") == "202").then_some(())
+    });
+    lab.check(0, &[HEARTBEAT, "stop"]);
+    let restarts = property(&lab, "NRestarts");
+    run("corrupt");
+    wait_until("its end", SOON, || {
+        (property(&lab, "ActiveState") == "failed").then_some(())
+    });
+    for (name, value) in [
+        ("SubState", "failed"),
+        ("ExecMainStatus", "201"),
+        ("NRestarts", &restarts),
+    ] {
+        assert_eq!(property(&lab, name), value, "{name}");
+    }
+    let said = lab.check(3, &[HEARTBEAT, "status"]);
+    assert_eq!(said.trim(), "stopped, code 201");
+}
+
 /// Somebody other than systemd stops the service while it is starting, which systemd would treat as
 /// a failure, "protocol", whatever the exit code is.
 #[test]

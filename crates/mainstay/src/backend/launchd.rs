@@ -485,15 +485,14 @@ mod tests {
 </plist>
 ";
         assert_eq!(body(&text), expected);
-        assert_eq!(
-            losses,
-            [
-                "growing restart delays: each is 1s",
-                "restart delay after a longer run: launchd measures it from start to start",
-                "start order: services that it needs are not started first",
-                "readiness: it counts as ready as soon as its program runs",
-            ]
-        );
+        let expected = [
+            "growing restart delays: each is 1s",
+            "exit codes after which it stays down",
+            "restart delay after a longer run: launchd measures it from start to start",
+            "start order: services that it needs are not started first",
+            "readiness: it counts as ready as soon as its program runs",
+        ];
+        assert_eq!(losses, expected);
     }
 
     #[test]

@@ -357,15 +357,14 @@ run_rc_command \"$1\"
             text.contains("kill -TERM \"$pid\"; then\n\t\tleft=20\n"),
             "{text}"
         );
-        assert_eq!(
-            losses,
-            [
-                "required services: it is only started after them",
-                "growing restart delays: each is 1s",
-                "no restart after a clean exit: daemon(8) restarts it after every exit",
-                "readiness: it counts as ready as soon as its program runs",
-            ]
-        );
+        let expected = [
+            "required services: it is only started after them",
+            "growing restart delays: each is 1s",
+            "exit codes after which it stays down",
+            "no restart after a clean exit: daemon(8) restarts it after every exit",
+            "readiness: it counts as ready as soon as its program runs",
+        ];
+        assert_eq!(losses, expected);
     }
 
     #[test]

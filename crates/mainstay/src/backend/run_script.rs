@@ -246,10 +246,9 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
             .filter(|code| code != "0"),
     );
     rows(&mut clean.into_iter(), "stay_down 0");
-    rows(
-        &mut numbers(&recovery.halts).into_iter(),
-        "stay_down \"$1\"",
-    );
+    let has_halts = recovery.restarts_after_exits();
+    let mut halts = numbers(&recovery.halts).into_iter().filter(|_| has_halts);
+    rows(&mut halts, "stay_down \"$1\"");
     rows(
         &mut ["-1", "256"].map(str::to_owned).into_iter(),
         "code=$((128 + $2))",

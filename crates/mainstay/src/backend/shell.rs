@@ -245,11 +245,11 @@ impl<'a> Draft<'a> {
                 self.lose("restart after a crash only: it is restarted after every exit")
             }
             (false, false) => {
-                self.lose("no restart after a clean exit: it is restarted after every exit")
+                self.lose("no restart after a clean exit: it is restarted after every exit");
+                if !recovery.halts.is_empty() || !recovery.clean.is_empty() {
+                    self.lose("exit codes: all have the same effect");
+                }
             }
-        }
-        if !recovery.halts.is_empty() || !recovery.clean.is_empty() {
-            self.lose("exit codes: all have the same effect");
         }
     }
 

@@ -311,9 +311,9 @@ fn parent(it: &mut Checked<'_>) -> Option<String> {
         (true, _) => "exit 96".to_owned(),
         (false, true) => "[ $? -gt 256 ] || exit 96\nexit 1".to_owned(),
         (false, false) => {
-            let loss = "no restart after a clean exit: SMF restarts it after every exit";
-            it.lose(loss);
-            if halts.is_empty() {
+            it.lose("no restart after a clean exit: SMF restarts it after every exit");
+            // A program that uses this library maps its exit code itself.
+            if halts.is_empty() || it.definition.executable.is_none() {
                 it.lose_pauses();
                 return None;
             }

@@ -580,7 +580,7 @@ impl Units<'_> {
             }
             service.line("RestartForceExitStatus", &forced);
         }
-        if !recovery.halts.is_empty() {
+        if restart == "on-failure" && !recovery.halts.is_empty() {
             service.line("RestartPreventExitStatus", &joined(&recovery.halts, " "));
         }
         let [first, .., last] = &pauses[..] else {
@@ -887,6 +887,7 @@ TimeoutStopSec=1s 500ms
 KillMode=mixed
 Restart=on-failure
 RestartForceExitStatus=SIGHUP SIGINT SIGPIPE SIGTERM
+RestartPreventExitStatus=201
 RestartSec=1s
 RestartSteps=2
 RestartMaxDelaySec=30s
@@ -920,10 +921,8 @@ WantedBy=multi-user.target
             "{text}"
         );
         assert!(!text.contains("RestartSteps"), "{text}");
-        assert_eq!(
-            unit.losses,
-            ["growing restart delays (systemd 254): each is 1s"]
-        );
+        let each = "growing restart delays (systemd 254): each is 1s";
+        assert_eq!(unit.losses, [each]);
         let quick = Recovery {
             restart_after: [100, 1000].map(Duration::from_millis).to_vec(),
             ..Recovery::default()

@@ -289,7 +289,12 @@ fn install(fake: &mut Fake, definition: &Definition) -> Result<Installed, crate:
 fn an_installation_is_there_once_and_then_only_what_differs_is_written() {
     let mut fake = Fake::default();
     let installed = install(&mut fake, &orders()).unwrap();
-    assert!(installed.is_new && installed.losses.is_empty());
+    let losses = [
+        "exit codes after which it stays down",
+        "separate count of retries after exit code 202",
+    ];
+    assert!(installed.is_new);
+    assert_eq!(installed.losses, losses);
     let changes = fake.changes;
     let installed = install(&mut fake, &orders()).unwrap();
     assert!(!installed.is_new);
@@ -391,6 +396,8 @@ fn what_the_system_lacks_is_a_loss_but_not_of_the_base() {
     };
     let installed = install(&mut fake, &orders()).unwrap();
     let expected = [
+        "exit codes after which it stays down",
+        "separate count of retries after exit code 202",
         "actions for failures other than crashes",
         "preshutdown timeout",
     ];

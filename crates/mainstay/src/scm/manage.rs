@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::refusal::{self, refusal};
 use super::rights;
-use super::settings::settings;
+use super::settings::{losses, settings};
 use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
 use crate::manager::Enablement;
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
@@ -139,7 +139,10 @@ pub(crate) fn install(
 ) -> Result<Installed, Error> {
     let name = &*definition.name;
     let wanted = settings(definition, running)?;
-    let mut installed = Installed::default();
+    let mut installed = Installed {
+        losses: losses(definition),
+        ..Installed::default()
+    };
     let mut undos = Vec::new();
     for setting in &wanted {
         let done = apply(scm, name, setting, &mut installed, &mut undos);

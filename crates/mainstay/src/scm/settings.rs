@@ -175,6 +175,17 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
     Ok(settings)
 }
 
+/// Returns the recovery settings that the manager does not support, one message each. Its actions
+/// depend on the number of failures only.
+pub(super) fn losses(definition: &Definition) -> Vec<String> {
+    let recovery = &definition.recovery;
+    let halts = (recovery.restarts_after_exits() && !recovery.halts.is_empty())
+        .then_some("exit codes after which it stays down");
+    let limit = recovery.limit.map(|_| "restart limit");
+    let losses = halts.into_iter().chain(limit).map(str::to_owned);
+    losses.chain(definition.lost_retries()).collect()
+}
+
 fn wrong_text(what: &str, text: &str) -> Option<String> {
     (text.is_empty() || text.contains('\0'))
         .then(|| format!("the {what} is empty or contains a NUL"))

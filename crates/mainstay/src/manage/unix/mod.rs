@@ -241,7 +241,7 @@ fn plan(definition: &Definition, seat: Seat) -> Result<Change<'_>, Error> {
         seat,
         steps,
         is_new,
-        losses: unit.losses,
+        losses: [unit.losses, definition.lost_retries().into_iter().collect()].concat(),
         warnings,
     })
 }

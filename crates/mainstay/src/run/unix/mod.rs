@@ -21,6 +21,10 @@ use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop,
 };
 
+/// The exit code after which SMF does not start a service again: smf_method(7).
+#[cfg(feature = "managers")]
+const FINAL: u32 = 96;
+
 /// Runs the service on this thread. A second thread turns signals into controls.
 pub(super) fn run(
     definition: Definition,
@@ -93,6 +97,11 @@ pub(super) fn run(
     capture::end();
     #[cfg(feature = "managers")]
     openrc::settle(manager, &definition.recovery, code);
+    #[cfg(feature = "managers")]
+    let code = match u8::try_from(code) {
+        Ok(code) if manager == Manager::Smf && definition.recovery.halts.contains(&code) => FINAL,
+        _ => code,
+    };
     Ok(code)
 }
 

@@ -141,9 +141,12 @@ impl Job {
             Err(error) => failed(&Exit::from(error), &logger),
         };
         let _first: Result<(), _> = CODE.set(code);
+        let is_clean =
+            u8::try_from(code).is_ok_and(|code| definition.recovery.clean.contains(&code));
+        let end = End::Code(if is_clean { 0 } else { code });
         // The process may end as soon as the manager receives the status.
         capture::end();
-        link.end(End::Code(code));
+        link.end(end);
     }
 }
 
