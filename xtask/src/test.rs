@@ -25,7 +25,7 @@ const SOAK_MINUTES: u64 = 2;
 const SOAK_SEED: u64 = 1;
 
 /// The packages that are tested on Windows.
-const WINDOWS_PACKAGES: [&str; 9] = [
+const WINDOWS_PACKAGES: [&str; 10] = [
     "crates/mainstay",
     "crates/mainstay-api",
     "crates/mainstay-cli",
@@ -35,6 +35,7 @@ const WINDOWS_PACKAGES: [&str; 9] = [
     "crates/mainstay-store",
     "crates/mainstay-sys",
     "examples/heartbeat",
+    "examples/shop",
 ];
 
 /// The results of checks so far.

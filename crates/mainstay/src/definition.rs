@@ -92,6 +92,7 @@ pub fn service(name: impl Into<String>) -> Definition {
         listen: Vec::new(),
         watchdog: None,
         supervises: false,
+        shared_process: None,
         manager: None,
         scope: Scope::default(),
         windows: Windows::default(),
@@ -154,6 +155,8 @@ pub struct Definition {
     pub(crate) listen: Vec<String>,
     pub(crate) watchdog: Option<Duration>,
     pub(crate) supervises: bool,
+    /// The name of the program, if its process can run other services, too.
+    pub(crate) shared_process: Option<String>,
     pub(crate) manager: Option<Manager>,
     pub(crate) scope: Scope,
     pub(crate) windows: Windows,

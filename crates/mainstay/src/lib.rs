@@ -55,6 +55,7 @@ mod manage;
 mod manager;
 pub mod notify;
 mod password;
+mod program;
 #[cfg(any(windows, test))]
 mod progress;
 mod run;
@@ -83,6 +84,7 @@ pub use manage::{
 };
 pub use manager::{Manager, UNDER_SCM, is_interactive};
 pub use password::Password;
+pub use program::Program;
 pub use scm::manage::Installed;
 pub use scm::{ServiceStatus, State};
 pub use service::{Exit, Service};
@@ -98,6 +100,7 @@ const _: () = {
     is_shared::<Exit>();
     is_shared::<Installed>();
     is_shared::<Logger>();
+    is_shared::<Program>();
     is_shared::<Status>();
     is_shared::<Verb>();
     is_shared::<testing::Context>();

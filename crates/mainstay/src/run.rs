@@ -4,17 +4,18 @@
 #[cfg_attr(windows, path = "run/windows/mod.rs")]
 mod system;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
-use std::thread;
+use std::sync::Once;
 
 use crate::capture;
 use crate::event::Event;
 use crate::service::chain;
 use crate::terminal;
-use crate::{Context, Definition, Exit, Logger, Manager, Service};
+use crate::{Context, Definition, Error, Exit, Logger, Manager, Service};
 
 /// The exit code after a panic, as in any Rust program.
 const PANICKED: u32 = 101;
@@ -35,55 +36,46 @@ impl Definition {
     /// accepts it, and a second SIGINT ends the process. Readiness, status and other notifications
     /// go to `NOTIFY_SOCKET`.
     pub fn run(self, service: impl Service + Send + 'static) -> ExitCode {
-        let manager = Manager::current();
-        let logger = Logger::new(&self.name, manager);
-        match system::run(self, service, &logger) {
-            Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-            Err(error) => {
-                let cure = error.cure().map(|cure| format!("\nhint: {cure}"));
-                let text = chain(&error) + &cure.unwrap_or_default();
-                logger.error(&text);
-                // The program may have been started from a console after all, where nobody reads
-                // the Event Log.
-                if manager == Manager::WindowsScm {
-                    let _ = terminal::write(io::stderr(), &format!("{text}\n"));
-                }
-                ExitCode::FAILURE
-            }
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        if arguments.first().is_some_and(|verb| verb == "run") {
+            arguments.remove(0);
         }
+        self.run_with(service, arguments)
+    }
+
+    /// Runs the service with these arguments, if its manager passes none of its own.
+    pub(crate) fn run_with(
+        self,
+        service: impl Service + Send + 'static,
+        arguments: Vec<OsString>,
+    ) -> ExitCode {
+        let logger = Logger::new(&self.name, Manager::current());
+        exit_code_of(system::run(self, service, &logger, arguments), &logger)
     }
 }
 
-/// Returns the service's arguments from the command line, for managers that pass none of their own.
-fn arguments() -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|verb| verb == "run") {
-        arguments.remove(0);
+pub(crate) use system::serve;
+
+/// Reports why services could not be run. Returns the exit code for the process.
+pub(crate) fn exit_code_of(done: Result<u32, Error>, logger: &Logger) -> ExitCode {
+    let error = match done {
+        Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => error,
+    };
+    let cure = error.cure().map(|cure| format!("\nhint: {cure}"));
+    let text = chain(&error) + &cure.unwrap_or_default();
+    logger.error(&text);
+    // The program may have been started from a console after all, where nobody reads the Event Log.
+    if Manager::current() == Manager::WindowsScm {
+        let _ = terminal::write(io::stderr(), &format!("{text}\n"));
     }
-    arguments
+    ExitCode::FAILURE
 }
 
 /// Runs the service itself and logs a failure. Returns the exit code, 0 on success.
 fn work(service: impl Service, context: Context) -> u32 {
     let logger = context.logger().clone();
-    // The system log may not receive standard error, so the panic message is also logged. The hook
-    // logs it because a program built with `panic = "abort"` gets no later chance. In such a
-    // program, the panic of any thread ends the service; otherwise, only that of this thread does.
-    let (thread, to_log) = (thread::current().id(), logger.clone());
-    let said_by_program = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        said_by_program(panic);
-        if cfg!(panic = "abort") {
-            to_log.event(Event::Panicked, &message_of(panic), &[]);
-            capture::end();
-        } else if thread::current().id() == thread {
-            to_log.event(
-                Event::Panicked,
-                &message_of(panic),
-                &[("code", u64::from(PANICKED))],
-            );
-        }
-    }));
+    log_panics(&logger);
     // No state is inspected after a panic.
     let result = panic::catch_unwind(AssertUnwindSafe(|| service.run(context)));
     match result {
@@ -94,6 +86,36 @@ fn work(service: impl Service, context: Context) -> u32 {
         Ok(Err(exit)) => failed(&exit, &logger),
         Err(_logged_by_the_hook) => PANICKED,
     }
+}
+
+thread_local! {
+    /// The log of the service that runs on this thread.
+    static LOG: RefCell<Option<Logger>> = const { RefCell::new(None) };
+}
+
+/// Logs the panics of this thread, because the system log may not receive standard error. A hook
+/// does it because a program built with `panic = "abort"` gets no later chance. In such a program,
+/// the panic of any thread ends the process; otherwise, only that of this thread ends the service.
+fn log_panics(logger: &Logger) {
+    static HOOK: Once = Once::new();
+    LOG.set(Some(logger.clone()));
+    let first = logger.clone();
+    HOOK.call_once(|| {
+        let said_by_program = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            said_by_program(panic);
+            let of_service = LOG.try_with(|log| log.borrow().clone());
+            let of_service = of_service.ok().flatten();
+            if cfg!(panic = "abort") {
+                let log = of_service.as_ref().unwrap_or(&first);
+                log.event(Event::Panicked, &message_of(panic), &[]);
+                capture::end();
+            } else if let Some(log) = of_service {
+                let fields = [("code", u64::from(PANICKED))];
+                log.event(Event::Panicked, &message_of(panic), &fields);
+            }
+        }));
+    });
 }
 
 /// Formats a panic in one line, such as "panicked at src/main.rs:7: why".

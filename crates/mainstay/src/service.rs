@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use crate::Context;
 
@@ -50,6 +51,9 @@ pub trait Service {
     /// recovery policy.
     fn run(self, context: Context) -> Result<(), Exit>;
 }
+
+/// The body of a service that a process may run again after a stop.
+pub(crate) type Body = Arc<dyn Fn(Context) -> Result<(), Exit> + Send + Sync>;
 
 impl<F: FnOnce(Context) -> Result<(), Exit>> Service for F {
     fn run(self, context: Context) -> Result<(), Exit> {

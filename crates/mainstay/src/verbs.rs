@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use crate::service::chain;
 use crate::terminal;
-use crate::{Account, Definition, Error, ErrorKind, Password, Scope, Service, State, UNDER_SCM};
+use crate::{
+    Account, Definition, Error, ErrorKind, Password, Scope, Service, ServiceStatus, State,
+    UNDER_SCM,
+};
 
 const USAGE: &str = "  install      install the service, or update the installed one
       --dry-run             print the changes without making them
@@ -260,18 +263,7 @@ impl Definition {
         };
         match result {
             Ok(code) => code,
-            Err(error) => {
-                let mut text = format!("error: {}\n", chain(&error));
-                if let Some(cure) = error.cure() {
-                    text += &format!("hint: {cure}\n");
-                }
-                if error.kind() == ErrorKind::Usage {
-                    text += &usage(&name);
-                }
-                // A failed write to standard error cannot be reported.
-                let _ = terminal::write(io::stderr(), &text);
-                ExitCode::from(exit_code(error.kind()))
-            }
+            Err(error) => describe_failure(&name, &error),
         }
     }
 
@@ -289,25 +281,9 @@ impl Definition {
     /// The errors of the method with the same name: [`Definition::install`] and so on.
     pub fn perform(mut self, verb: Verb) -> Result<ExitCode, Error> {
         let said = match verb {
-            Verb::Install(Install { account, is_dry }) => {
-                if let Some(account) = account {
-                    self.account = account;
-                }
-                if is_dry {
-                    let plan = crate::plan_all(&[self])?;
-                    say(plan.trim_end())?;
-                    return Ok(ExitCode::SUCCESS);
-                }
-                for caution in crate::cautions(std::slice::from_ref(&self))? {
-                    say(&format!("warning: {caution}"))?;
-                }
-                let installed = self.install()?;
-                let losses = installed.losses.iter();
-                let said = losses.fold("installed".to_owned(), |text, loss| {
-                    format!("{text}\nnot supported by the service manager: {loss}")
-                });
-                let warnings = installed.warnings.iter();
-                warnings.fold(said, |text, warning| format!("{text}\nwarning: {warning}"))
+            Verb::Install(options) => {
+                install(std::slice::from_mut(&mut self), options)?;
+                return Ok(ExitCode::SUCCESS);
             }
             Verb::Uninstall => self.uninstall().map(|()| "uninstalled".to_owned())?,
             Verb::Enable => self.enable().map(|()| "enabled".to_owned())?,
@@ -328,11 +304,7 @@ impl Definition {
             Verb::Status => {
                 let status = self.status()?;
                 say(&status.to_string())?;
-                return Ok(match status.state {
-                    State::Running | State::Paused => ExitCode::SUCCESS,
-                    // Includes a service that is starting, perhaps in a restart loop, or stopping.
-                    _ => ExitCode::from(exit_code(ErrorKind::NotRunning)),
-                });
+                return Ok(shown(status));
             }
             Verb::Help => {
                 say(self.about().trim_end())?;
@@ -350,6 +322,58 @@ impl Definition {
     }
 }
 
+/// Installs the services, or shows the plan, and reports the result on standard output.
+pub(crate) fn install(definitions: &mut [Definition], options: Install) -> Result<(), Error> {
+    let Install { account, is_dry } = options;
+    for definition in &mut *definitions {
+        if let Some(account) = &account {
+            definition.account = account.clone();
+        }
+    }
+    if is_dry {
+        return say(crate::plan_all(definitions)?.trim_end());
+    }
+    for caution in crate::cautions(definitions)? {
+        say(&format!("warning: {caution}"))?;
+    }
+    let all = crate::install_all(definitions)?;
+    for (definition, installed) in definitions.iter().zip(all) {
+        let mut text = format!("{}: installed", definition.name);
+        for loss in installed.losses {
+            text = format!("{text}\nnot supported by the service manager: {loss}");
+        }
+        for warning in installed.warnings {
+            text = format!("{text}\nwarning: {warning}");
+        }
+        say(&text)?;
+    }
+    Ok(())
+}
+
+/// Returns the exit code after a status was shown.
+pub(crate) fn shown(status: ServiceStatus) -> ExitCode {
+    match status.state {
+        State::Running | State::Paused => ExitCode::SUCCESS,
+        // Includes a service that is starting, perhaps in a restart loop, or stopping.
+        _ => ExitCode::from(exit_code(ErrorKind::NotRunning)),
+    }
+}
+
+/// Writes an error to standard error, with the usage of the program after a usage error. Returns
+/// its exit code.
+pub(crate) fn describe_failure(name: &str, error: &Error) -> ExitCode {
+    let mut text = format!("error: {}\n", chain(error));
+    if let Some(cure) = error.cure() {
+        text += &format!("hint: {cure}\n");
+    }
+    if error.kind() == ErrorKind::Usage {
+        text += &usage(name);
+    }
+    // A failed write to standard error cannot be reported.
+    let _ = terminal::write(io::stderr(), &text);
+    ExitCode::from(exit_code(error.kind()))
+}
+
 /// A verb that has nothing to do succeeds, as those of the `mainstay` command do.
 fn or_already(done: Result<(), Error>, kind: ErrorKind) -> Result<(), Error> {
     match done {
@@ -358,11 +382,11 @@ fn or_already(done: Result<(), Error>, kind: ErrorKind) -> Result<(), Error> {
     }
 }
 
-fn usage(name: &str) -> String {
+pub(crate) fn usage(name: &str) -> String {
     format!("usage: {name} [--user] [VERB]\n\n{USAGE}\n")
 }
 
-fn say(text: &str) -> Result<(), Error> {
+pub(crate) fn say(text: &str) -> Result<(), Error> {
     let said = terminal::write(io::stdout(), &format!("{text}\n"));
     said.map_err(|error| {
         Error::new(ErrorKind::Failed, "cannot write to standard output").because(error)

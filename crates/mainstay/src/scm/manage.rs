@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::refusal::{self, refusal};
 use super::rights;
 use super::settings::{losses, settings};
+#[cfg(any(windows, test))]
+use super::shared::refuse_differences;
 use super::{AUTO_START, Base, DEMAND_START, Kind, Scm, ServiceStatus, Setting, State};
 use crate::manager::Enablement;
 use crate::{Definition, Error, ErrorKind, UNDER_SCM};
@@ -75,6 +77,7 @@ pub(crate) fn install_all(
     definitions: &[Definition],
     running: &Path,
 ) -> Result<Vec<Installed>, Error> {
+    refuse_differences(definitions)?;
     let mut all = Vec::with_capacity(definitions.len());
     for definition in definitions {
         match install(scm, definition, running) {
@@ -122,6 +125,7 @@ pub(crate) fn cautions(
 /// Returns the settings in the order in which they are applied.
 #[cfg(any(windows, test))]
 pub(crate) fn plan_all(definitions: &[Definition], running: &Path) -> Result<String, Error> {
+    refuse_differences(definitions)?;
     let mut plan = String::new();
     for definition in definitions {
         plan += &format!("create or change service \"{}\"\n", definition.name);

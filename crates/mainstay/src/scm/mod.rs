@@ -12,6 +12,7 @@ pub(crate) mod manage;
 pub(crate) mod refusal;
 pub(crate) mod rights;
 mod settings;
+mod shared;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -230,6 +231,8 @@ pub(crate) enum Kind {
 pub(crate) struct Base {
     pub(crate) display_name: String,
     pub(crate) shows_windows: bool,
+    /// Set if the process of the service can run others, too (`SERVICE_WIN32_SHARE_PROCESS`).
+    pub(crate) shares_process: bool,
     /// The start type: `SERVICE_AUTO_START` and so on.
     pub(crate) start_type: u32,
     /// The error control: `SERVICE_ERROR_NORMAL` and so on.
@@ -241,6 +244,29 @@ pub(crate) struct Base {
     pub(crate) account: String,
     /// The password, which is never read back.
     pub(crate) password: Option<Password>,
+}
+
+/// The service types `SERVICE_WIN32_OWN_PROCESS`, `SERVICE_WIN32_SHARE_PROCESS` and
+/// `SERVICE_INTERACTIVE_PROCESS`.
+const OWN_PROCESS: u32 = 0x10;
+pub(crate) const SHARE_PROCESS: u32 = 0x20;
+pub(crate) const INTERACTIVE_PROCESS: u32 = 0x100;
+
+impl Base {
+    /// Returns the service type.
+    pub(crate) fn service_type(&self) -> u32 {
+        let process = if self.shares_process {
+            SHARE_PROCESS
+        } else {
+            OWN_PROCESS
+        };
+        let interactive = if self.shows_windows {
+            INTERACTIVE_PROCESS
+        } else {
+            0
+        };
+        process | interactive
+    }
 }
 
 /// The recovery actions, `SERVICE_FAILURE_ACTIONS`.

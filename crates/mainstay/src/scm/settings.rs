@@ -127,6 +127,7 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
         Setting::Base(Base {
             display_name: display_name.clone().unwrap_or_else(|| name.clone()),
             shows_windows: windows.shows_windows,
+            shares_process: definition.shared_process.is_some(),
             start_type: match start {
                 Start::Automatic | Start::Delayed => AUTO_START,
                 Start::Manual => DEMAND_START,
@@ -237,6 +238,12 @@ mod tests {
             "\"C:\\Program Files\\Orders\\orders.exe\" run --under-scm"
         );
         assert_eq!((base.start_type, &*base.account), (2, ".\\joe"));
+        let shared = Base {
+            shares_process: true,
+            shows_windows: true,
+            ..base.clone()
+        };
+        assert_eq!((base.service_type(), shared.service_type()), (0x10, 0x120));
         assert!(settings.contains(&Setting::DelayedStart(true)));
         assert!(settings.contains(&Setting::Sid(3)));
         assert!(settings.contains(&Setting::Environment(vec![("A".into(), "1".into())])));

@@ -3,6 +3,7 @@
 #[cfg(feature = "managers")]
 mod openrc;
 
+use std::ffi::OsString;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -15,10 +16,12 @@ use crate::backend::PAUSED;
 use crate::capture;
 use crate::context::{Said, Shared, Voice};
 use crate::notify::{self, claim_ready_descriptor};
-use crate::run::{arguments, work};
+use crate::run::work;
+use crate::service::Body;
 use crate::sys::monotonic;
 use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Logger, Manager, Service, Stop,
+    UNDER_SCM,
 };
 
 /// The exit code after which SMF does not start a service again: smf_method(7).
@@ -30,6 +33,7 @@ pub(super) fn run(
     definition: Definition,
     service: impl Service,
     logger: &Logger,
+    arguments: Vec<OsString>,
 ) -> Result<u32, Error> {
     claim_ready_descriptor();
     let failed = |what: &str, error: io::Error| Error::new(ErrorKind::Failed, what).because(error);
@@ -83,7 +87,7 @@ pub(super) fn run(
             }
         })
         .map_err(|error| failed("cannot start a thread for signals", error))?;
-    let context = Context::new(shared.clone(), manager, arguments(), logger.clone());
+    let context = Context::new(shared.clone(), manager, arguments, logger.clone());
     if let Some(dir) = &definition.log_dir {
         capture::begin(dir)
             .map_err(|error| failed(&format!("cannot write output to {}", dir.display()), error))?;
@@ -103,6 +107,13 @@ pub(super) fn run(
         _ => code,
     };
     Ok(code)
+}
+
+/// Fails: only the Service Control Manager runs several services in one process.
+pub(crate) fn serve(_services: Vec<(Definition, Body)>) -> Result<u32, Error> {
+    let what = "this process was not started by the Service Control Manager";
+    let error = Error::new(ErrorKind::Unsupported, what);
+    Err(error.with_cure(format!("omit {UNDER_SCM}")))
 }
 
 /// A signal within this time after the first one counts as the same request.

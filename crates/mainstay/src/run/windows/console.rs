@@ -1,6 +1,7 @@
 //! A service on a console. Ctrl-c, closing the window, logging off and shutting down request a
 //! stop.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, CTRL_C_EVENT};
 
 use crate::context::{Said, Shared, Voice};
-use crate::run::{arguments, work};
+use crate::run::work;
 use crate::{Context, Control, Error, ErrorKind, Logger, Manager, Service, Stop, capture, sys};
 
 /// An event within this time after the first one counts as the same request.
@@ -26,6 +27,7 @@ pub(super) fn run(
     service: impl Service,
     log_dir: Option<&Path>,
     logger: &Logger,
+    arguments: Vec<OsString>,
 ) -> Result<u32, Error> {
     let shared = Shared::new(Nobody);
     listen(Arc::clone(&shared)).map_err(|error| {
@@ -35,7 +37,7 @@ pub(super) fn run(
         )
         .because(error)
     })?;
-    let context = Context::new(shared, Manager::current(), arguments(), logger.clone());
+    let context = Context::new(shared, Manager::current(), arguments, logger.clone());
     if let Some(dir) = log_dir {
         capture::begin(dir).map_err(|error| {
             let what = format!("cannot write output to {}", dir.display());

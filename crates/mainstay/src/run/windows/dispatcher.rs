@@ -1,8 +1,9 @@
-//! A service process under the Service Control Manager, with a single service.
+//! A service process under the Service Control Manager, with one or several services.
 //!
 //! The main thread is the dispatcher's (`StartServiceCtrlDispatcherW`). It calls [`Link::answer`],
-//! which only takes locks, sends notifications and returns. The service runs on the thread that the
-//! system creates for `ServiceMain`. A third thread ticks while a state is pending.
+//! which only takes locks, sends notifications and returns. Each service runs on the thread that
+//! the system creates for its `ServiceMain`. Another thread for each service ticks while a state is
+//! pending.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,19 +24,23 @@ use crate::context::{Said, Shared, Voice};
 use crate::event::Event;
 use crate::progress::{Controls, End, Progress, Report, Tick};
 use crate::run::{failed, work};
-use crate::sys::{Request, StatusHandle, default_log_dir, dispatch};
+use crate::service::Body;
+use crate::sys::{Main, Request, StatusHandle, default_log_dir, dispatch};
 use crate::{
     Accepts, Context, Control, Definition, Error, ErrorKind, Exit, Logger, Manager, Power, Service,
     SessionChange, SessionReason, State, Stop,
 };
 
-/// The exit code of the job.
+/// The exit code of the first service that ended.
 static CODE: OnceLock<u32> = OnceLock::new();
 
-/// The service, for the thread on which it runs.
+/// The number of services that run in this process. They share its output.
+static RUNNING: Mutex<usize> = Mutex::new(0);
+
+/// A service, for the thread on which it runs.
 struct Job {
     definition: Definition,
-    work: Box<dyn FnOnce(Context) -> u32 + Send>,
+    work: Box<dyn Fn(Context) -> u32 + Send + Sync>,
     logger: Logger,
 }
 
@@ -45,21 +50,43 @@ pub(super) fn run(
     service: impl Service + Send + 'static,
     logger: Logger,
 ) -> Result<u32, Error> {
-    let name = definition.name.clone();
+    // The process of a single service starts it once.
+    let service = Mutex::new(Some(service));
     let job = Job {
         definition,
-        work: Box::new(move |context| work(service, context)),
+        work: Box::new(move |context| lock(&service).take().map_or(1, |it| work(it, context))),
         logger,
     };
-    dispatch(&name, move |arguments| job.run(arguments)).map_err(|error| refused(&name, error))?;
+    dispatch_jobs(vec![job])
+}
+
+/// Runs the services that the manager starts and blocks until all have ended.
+pub(crate) fn serve(services: Vec<(Definition, Body)>) -> Result<u32, Error> {
+    let jobs = services.into_iter().map(|(definition, body)| Job {
+        logger: Logger::new(&definition.name, Manager::WindowsScm),
+        definition,
+        work: Box::new(move |context| work(|context| body(context), context)),
+    });
+    dispatch_jobs(jobs.collect())
+}
+
+fn dispatch_jobs(jobs: Vec<Job>) -> Result<u32, Error> {
+    let names: Vec<&str> = jobs.iter().map(|job| &*job.definition.name).collect();
+    let names = names.join(", ");
+    let mains = jobs.into_iter().map(|job| {
+        let name = job.definition.name.clone();
+        let main: Main = Box::new(move |arguments| job.run(arguments));
+        (name, main)
+    });
+    dispatch(mains.collect()).map_err(|error| refused(&names, error))?;
     Ok(CODE.get().copied().unwrap_or(1))
 }
 
 /// Enters the definition's working directory, or the program's directory. Services start in the
 /// system directory, which contains none of their files.
-fn enter(working_dir: Option<PathBuf>) -> Result<(), Error> {
+fn enter(working_dir: Option<&PathBuf>) -> Result<(), Error> {
     let of_program = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
-    let Some(dir) = working_dir.or_else(of_program) else {
+    let Some(dir) = working_dir.cloned().or_else(of_program) else {
         return Ok(());
     };
     std::env::set_current_dir(&dir).map_err(|error| {
@@ -83,7 +110,7 @@ fn refused(name: &str, error: io::Error) -> Error {
 }
 
 impl Job {
-    fn run(self, arguments: Vec<OsString>) {
+    fn run(&self, arguments: Vec<OsString>) {
         let Self {
             definition,
             work,
@@ -103,6 +130,10 @@ impl Job {
             preshutdown: match definition.windows.preshutdown {
                 None => Preshutdown::Ignored,
                 Some(_) => Preshutdown::Accepted,
+            },
+            kind: match definition.shared_process {
+                None => scm::SERVICE_WIN32_OWN_PROCESS,
+                Some(_) => scm::SERVICE_WIN32_SHARE_PROCESS,
             },
             logger: logger.clone(),
         });
@@ -126,17 +157,12 @@ impl Job {
                 "cannot start a thread that reports progress: {error}; long starts and stops will appear to hang"
             ));
         }
-        let dir = definition.log_dir.map(Ok);
-        let dir = dir.unwrap_or_else(|| default_log_dir(&definition.name));
-        let captured = dir.and_then(|dir| {
-            let done = capture::begin(&dir);
-            done.map_err(|error| io::Error::other(format!("{}: {error}", dir.display())))
-        });
-        if let Err(error) = captured {
+        if let Err(error) = begin_output(definition) {
             // The output is lost, as with any service. This is no reason not to run it.
             logger.warn(format!("cannot write output to files: {error}"));
         }
-        let code = match enter(definition.working_dir) {
+        let logger = logger.clone();
+        let code = match enter(definition.working_dir.as_ref()) {
             Ok(()) => work(Context::new(shared, Manager::WindowsScm, arguments, logger)),
             Err(error) => failed(&Exit::from(error), &logger),
         };
@@ -144,9 +170,33 @@ impl Job {
         let is_clean =
             u8::try_from(code).is_ok_and(|code| definition.recovery.clean.contains(&code));
         let end = End::Code(if is_clean { 0 } else { code });
-        // The process may end as soon as the manager receives the status.
-        capture::end();
+        // The process may end as soon as the manager receives the status of its last service.
+        end_output();
         link.end(end);
+    }
+}
+
+/// Captures the output of this process when its first service starts.
+fn begin_output(definition: &Definition) -> io::Result<()> {
+    let mut running = lock(&RUNNING);
+    *running += 1;
+    if *running > 1 {
+        return Ok(());
+    }
+    let name = definition.shared_process.as_ref();
+    let name = name.unwrap_or(&definition.name);
+    let dir = definition.log_dir.clone().map(Ok);
+    let dir = dir.unwrap_or_else(|| default_log_dir(name))?;
+    let done = capture::begin(&dir);
+    done.map_err(|error| io::Error::other(format!("{}: {error}", dir.display())))
+}
+
+/// Writes the captured output to its files when the last service has ended.
+fn end_output() {
+    let mut running = lock(&RUNNING);
+    *running -= 1;
+    if *running == 0 {
+        capture::end();
     }
 }
 
@@ -159,6 +209,8 @@ struct Link {
     shared: OnceLock<Arc<Shared>>,
     accepts: Accepts,
     preshutdown: Preshutdown,
+    /// `SERVICE_WIN32_…_PROCESS`.
+    kind: u32,
     logger: Logger,
 }
 
@@ -193,7 +245,7 @@ impl Link {
             Some(End::Overdue) => (ERROR_SERVICE_REQUEST_TIMEOUT, 0),
         };
         let status = scm::SERVICE_STATUS {
-            dwServiceType: scm::SERVICE_WIN32_OWN_PROCESS,
+            dwServiceType: self.kind,
             dwCurrentState: report.state as u32,
             dwControlsAccepted: accepted(report.controls, self.accepts, self.preshutdown),
             dwWin32ExitCode: code,

@@ -3,6 +3,10 @@
 mod console;
 mod dispatcher;
 
+use std::ffi::OsString;
+
+pub(crate) use dispatcher::serve;
+
 use crate::{Definition, Error, ErrorKind, Logger, Manager, Service};
 
 /// Runs the service under the manager that started the process.
@@ -10,6 +14,7 @@ pub(super) fn run(
     definition: Definition,
     service: impl Service + Send + 'static,
     logger: &Logger,
+    arguments: Vec<OsString>,
 ) -> Result<u32, Error> {
     if Manager::current() == Manager::WindowsScm {
         // The dispatcher comes first: the manager would report an earlier failure as a time-out
@@ -22,6 +27,6 @@ pub(super) fn run(
                 Error::new(ErrorKind::Failed, what).because(error)
             })?;
         }
-        console::run(service, definition.log_dir.as_deref(), logger)
+        console::run(service, definition.log_dir.as_deref(), logger, arguments)
     }
 }

@@ -11,7 +11,7 @@ mod service;
 pub(crate) use console::on_event;
 pub(crate) use redirect::{Redirected, default_log_dir, redirect};
 pub(crate) use scm::Manager as ServiceControlManager;
-pub(crate) use service::{Request, StatusHandle, dispatch};
+pub(crate) use service::{Main, Request, StatusHandle, dispatch};
 
 use std::ffi::OsStr;
 use std::os::windows::ffi::OsStrExt as _;

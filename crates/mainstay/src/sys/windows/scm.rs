@@ -28,7 +28,10 @@ use super::{event_log, wide};
 use crate::Trigger;
 use crate::event::source_of;
 use crate::scm::rights::{self as needed, PasswordForm};
-use crate::scm::{Base, FailureActions, Kind, Scm, ServiceStatus, Setting, State};
+use crate::scm::{
+    Base, FailureActions, INTERACTIVE_PROCESS, Kind, SHARE_PROCESS, Scm, ServiceStatus, Setting,
+    State,
+};
 
 /// The registry key of the services.
 const SERVICES_KEY: &str = "SYSTEM\\CurrentControlSet\\Services\\";
@@ -264,7 +267,6 @@ impl Scm for Manager {
 
 /// An access right (winnt.h).
 const DELETE: u32 = 0x0001_0000;
-const SERVICE_INTERACTIVE_PROCESS: u32 = 0x100;
 
 /// The arguments of `CreateService` and `ChangeServiceConfig`.
 struct WideBase {
@@ -289,13 +291,8 @@ impl Drop for Secret {
 
 impl WideBase {
     fn new(base: &Base) -> Self {
-        let interactive = if base.shows_windows {
-            SERVICE_INTERACTIVE_PROCESS
-        } else {
-            0
-        };
         Self {
-            service_type: services::SERVICE_WIN32_OWN_PROCESS | interactive,
+            service_type: base.service_type(),
             display_name: wide(&base.display_name),
             image_path: wide(&base.image_path),
             load_order_group: wide(&base.load_order_group),
@@ -362,7 +359,8 @@ fn read_base(service: &Handle) -> io::Result<Base> {
     unsafe {
         Ok(Base {
             display_name: text(config.lpDisplayName),
-            shows_windows: config.dwServiceType & SERVICE_INTERACTIVE_PROCESS != 0,
+            shows_windows: config.dwServiceType & INTERACTIVE_PROCESS != 0,
+            shares_process: config.dwServiceType & SHARE_PROCESS != 0,
             start_type: config.dwStartType,
             error_control: config.dwErrorControl,
             image_path: text(config.lpBinaryPathName),

@@ -1,9 +1,9 @@
-//! The calls with which a process runs one service ("Service Program Functions", Microsoft).
+//! The calls with which a process runs its services ("Service Program Functions", Microsoft).
 
 use std::ffi::{OsString, c_void};
 use std::io;
 use std::os::windows::ffi::OsStringExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use windows_sys::Win32::Foundation::FALSE;
 use windows_sys::Win32::System::RemoteDesktop::WTSSESSION_NOTIFICATION;
@@ -12,27 +12,24 @@ use windows_sys::core::PWSTR;
 
 use super::wide;
 
-type Main = Box<dyn FnOnce(Vec<OsString>) + Send>;
-/// The body of `ServiceMain`, which receives no context.
-static MAIN: Mutex<Option<Main>> = Mutex::new(None);
+/// The body of `ServiceMain`. It runs again if its service is started again in the same process.
+pub(crate) type Main = Box<dyn Fn(Vec<OsString>) + Send + Sync>;
+/// The services by name, for `ServiceMain`, which receives no context.
+static SERVICES: OnceLock<Vec<(String, Main)>> = OnceLock::new();
 
-/// Connects this process to the manager, runs `main` with the arguments of the start on a thread of
-/// the system, and blocks until the service has ended (`StartServiceCtrlDispatcher`).
+/// Connects this process to the manager, runs each service that it starts with the arguments of the
+/// start on a thread of the system, and blocks until all have ended (`StartServiceCtrlDispatcher`).
 #[expect(unsafe_code, reason = "the system's own interface")]
-pub(crate) fn dispatch(
-    name: &str,
-    main: impl FnOnce(Vec<OsString>) + Send + 'static,
-) -> io::Result<()> {
-    *MAIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(main));
-    let mut name = wide(name);
-    let table = [
-        services::SERVICE_TABLE_ENTRYW {
-            lpServiceName: name.as_mut_ptr(),
-            lpServiceProc: Some(service_main),
-        },
-        services::SERVICE_TABLE_ENTRYW::default(),
-    ];
-    // SAFETY: the table ends with an empty entry and outlives the call.
+pub(crate) fn dispatch(services: Vec<(String, Main)>) -> io::Result<()> {
+    let mut names: Vec<_> = services.iter().map(|(name, _)| wide(name)).collect();
+    let _first: Result<(), _> = SERVICES.set(services);
+    let entries = names.iter_mut().map(|name| services::SERVICE_TABLE_ENTRYW {
+        lpServiceName: name.as_mut_ptr(),
+        lpServiceProc: Some(service_main),
+    });
+    let end = services::SERVICE_TABLE_ENTRYW::default();
+    let table: Vec<_> = entries.chain([end]).collect();
+    // SAFETY: the table ends with an empty entry; it and its names outlive the call.
     match unsafe { services::StartServiceCtrlDispatcherW(table.as_ptr()) } {
         FALSE => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -42,13 +39,26 @@ pub(crate) fn dispatch(
 /// `ServiceMain`. The first argument is the service's own name.
 #[expect(unsafe_code, reason = "the system's own interface")]
 unsafe extern "system" fn service_main(count: u32, arguments: *mut PWSTR) {
-    let main = MAIN.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(main) = main else { return };
-    let arguments = (1..count as usize).map(|index| {
+    let arguments = (0..count as usize).map(|index| {
         // SAFETY: the system passes `count` strings that end with a NUL.
         unsafe { text(*arguments.add(index)) }
     });
-    main(arguments.collect());
+    let mut arguments = arguments.collect::<Vec<_>>().into_iter();
+    let name = arguments.next().unwrap_or_default();
+    let name = name.to_string_lossy().to_lowercase();
+    let services = SERVICES.get().map_or(&[][..], Vec::as_slice);
+    let main = match services {
+        // The name of the only service in a process is of no consequence ("SERVICE_TABLE_ENTRYW").
+        [(_, main)] => Some(main),
+        all => {
+            let mut all = all.iter();
+            all.find(|(own, _)| own.to_lowercase() == name)
+                .map(|(_, main)| main)
+        }
+    };
+    if let Some(main) = main {
+        main(arguments.collect());
+    }
 }
 
 /// # Safety
