@@ -25,7 +25,7 @@ const SOAK_MINUTES: u64 = 2;
 const SOAK_SEED: u64 = 1;
 
 /// The packages that are tested on Windows.
-const WINDOWS_PACKAGES: [&str; 10] = [
+const WINDOWS_PACKAGES: [&str; 12] = [
     "crates/mainstay",
     "crates/mainstay-api",
     "crates/mainstay-cli",
@@ -34,8 +34,10 @@ const WINDOWS_PACKAGES: [&str; 10] = [
     "crates/mainstay-logs",
     "crates/mainstay-store",
     "crates/mainstay-sys",
+    "examples/axum-hello",
     "examples/heartbeat",
     "examples/shop",
+    "examples/tokio-ticker",
 ];
 
 /// The results of checks so far.

@@ -68,6 +68,8 @@ mod service;
 mod sys;
 mod terminal;
 pub mod testing;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod trigger;
 mod verbs;
 

@@ -8,8 +8,6 @@ use crate::Logger;
 /// messages are not for the operator of a system and are dropped. `log` drops everything until
 /// `log::set_max_level` is called.
 ///
-/// The macros of `tracing` write to `log` if its feature `log` is enabled and no subscriber is set.
-///
 /// ```
 /// use std::time::Duration;
 ///

@@ -1,6 +1,6 @@
 //! A web server with axum. It is ready when it listens. On a stop, it first answers the requests in
-//! progress. `axum-hello run ADDRESS` runs it in the foreground; the default address is
-//! 127.0.0.1:8080.
+//! progress. It logs with the macros of the crate `tracing`, which write to the system log.
+//! `axum-hello run ADDRESS` runs it in the foreground; the default address is 127.0.0.1:8080.
 
 #![forbid(unsafe_code)]
 
@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::Path;
 use axum::routing::get;
 use mainstay::{Context, Control, Exit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     mainstay::service("axum-hello")
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
 }
 
 fn hello(context: Context) -> Result<(), Exit> {
+    let log = tracing_subscriber::registry().with(context.logger().clone());
+    log.try_init().context("set the subscriber")?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     Ok(runtime.block_on(serve(context))?)
 }
@@ -33,11 +38,11 @@ async fn serve(mut context: Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&*address).await;
     let listener = listener.with_context(|| format!("listen on {address}"))?;
     let local = listener.local_addr().context("ask where it listens")?;
-    context.logger().info(format!("listening on {local}"));
+    tracing::info!("listening on {local}");
     context.ready();
     let router = Router::new()
         .route("/", get(async || "hello\n"))
-        .route("/slow", get(slow));
+        .route("/slow/{millis}", get(slow));
     let (stop, stopping) = oneshot::channel::<()>();
     let controls = tokio::spawn(async move {
         while !matches!(context.recv().await, Control::Stop(_)) {}
@@ -55,7 +60,9 @@ async fn serve(mut context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn slow() -> &'static str {
-    tokio::time::sleep(Duration::from_millis(500)).await;
+/// Takes as long as the path says.
+async fn slow(Path(millis): Path<u64>) -> &'static str {
+    tracing::warn!(millis, "a slow request");
+    tokio::time::sleep(Duration::from_millis(millis)).await;
     "finished\n"
 }

@@ -1,29 +1,15 @@
 //! Tests the example as a process.
 #![cfg(unix)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-fn get(address: &str, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    let soon = Some(Duration::from_secs(20));
-    stream.set_read_timeout(soon).expect("a time");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    stream
-}
+mod http;
 
-fn body(mut stream: TcpStream) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
-}
+use http::{body, get};
 
 #[test]
 fn it_serves_and_answers_what_is_under_way_before_it_stops() {
@@ -37,7 +23,7 @@ fn it_serves_and_answers_what_is_under_way_before_it_stops() {
     log.read_line(&mut line).expect("a line");
     let address = line.trim().strip_prefix("listening on ").expect("where");
     assert_eq!(body(get(address, "/")), "hello\n");
-    let slow = get(address, "/slow");
+    let slow = get(address, "/slow/500");
     // The server has read the request: nothing else is in progress on that connection.
     assert_eq!(body(get(address, "/")), "hello\n");
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it lives");
