@@ -143,6 +143,14 @@ impl Context {
 
     /// Blocks until a control arrives. After [`Control::Stop`], every further call returns it
     /// again.
+    ///
+    /// ```
+    /// use mainstay::{Control, Stop, testing};
+    ///
+    /// let test = testing::Context::new::<&str>([]);
+    /// test.tell(Control::Stop(Stop::Requested));
+    /// assert_eq!(test.service().wait(), Control::Stop(Stop::Requested));
+    /// ```
     pub fn wait(&mut self) -> Control {
         loop {
             if let Some(control) = self.wait_for(Duration::MAX) {
@@ -152,6 +160,13 @@ impl Context {
     }
 
     /// Blocks until a control arrives, for at most `timeout`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let test = mainstay::testing::Context::new::<&str>([]);
+    /// assert_eq!(test.service().wait_for(Duration::from_millis(1)), None);
+    /// ```
     pub fn wait_for(&mut self, timeout: Duration) -> Option<Control> {
         self.finish();
         let deadline = Instant::now().checked_add(timeout);
@@ -172,6 +187,14 @@ impl Context {
 
     /// Waits until a control arrives. After [`Control::Stop`], it returns that at once. It is
     /// cancel-safe: no control is lost.
+    ///
+    /// ```
+    /// use mainstay::{Context, Control};
+    ///
+    /// async fn serve(mut context: Context) {
+    ///     while !matches!(context.recv().await, Control::Stop(_)) {}
+    /// }
+    /// ```
     pub async fn recv(&mut self) -> Control {
         self.finish();
         let control = self.poll(Inbox::next).await;
@@ -181,11 +204,25 @@ impl Context {
     /// Waits for a stop while the service is still starting or handling another control. It takes
     /// no other control and does not mark the current one as completed. Use it in a `select!`
     /// around long work. It is cancel-safe: no control is lost.
+    ///
+    /// ```
+    /// use mainstay::{Context, Stop};
+    ///
+    /// async fn migrate(mut context: Context) -> Stop {
+    ///     // In a `select!` beside the migration.
+    ///     context.stop().await
+    /// }
+    /// ```
     pub async fn stop(&mut self) -> Stop {
         self.poll(|inbox| inbox.stop).await
     }
 
     /// Returns a handle with which other threads can report the service's status.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().status().text("serving");
+    /// ```
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
@@ -194,17 +231,37 @@ impl Context {
     }
 
     /// Reports that the service is ready; see [`Status::ready`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use mainstay::testing::{self, Said};
+    ///
+    /// let test = testing::Context::new::<&str>([]);
+    /// test.service().ready();
+    /// assert_eq!(test.next(Duration::ZERO), Some(Said::Ready));
+    /// ```
     pub fn ready(&self) {
         self.shared.ready();
     }
 
     /// Returns the system log under this service's name; on a terminal, standard error.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().logger().info("3 tenants");
+    /// ```
     #[must_use]
     pub fn logger(&self) -> &Logger {
         &self.logger
     }
 
     /// Returns the manager that started this process.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// assert_eq!(test.service().manager(), mainstay::Manager::None);
+    /// ```
     #[must_use]
     pub fn manager(&self) -> Manager {
         self.manager
@@ -212,6 +269,11 @@ impl Context {
 
     /// Returns the arguments that the service was started with: those of `StartService` on Windows,
     /// and the command line without the program and `run` elsewhere.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// assert_eq!(test.service().arguments(), ["high"]);
+    /// ```
     #[must_use]
     pub fn arguments(&self) -> &[OsString] {
         &self.arguments
@@ -251,27 +313,54 @@ impl Context {
 impl Status {
     /// Reports that the service is ready, so that services that depend on it can start. Only the
     /// first call has an effect. Waiting for the first control also reports it.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().status().ready();
+    /// ```
     pub fn ready(&self) {
         self.shared.ready();
     }
 
     /// Reports the current activity in one line (shown by systemd and `mainstay status`).
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().status().text("serving 3 tenants");
+    /// ```
     pub fn text(&self, text: &str) {
         self.shared.voice.say(Said::Status(text));
     }
 
     /// Sends a watchdog keep-alive. Call it at least twice in each
     /// [`notify::watchdog_interval`](crate::notify::watchdog_interval).
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().status().alive();
+    /// ```
     pub fn alive(&self) {
         self.shared.voice.say(Said::Alive);
     }
 
     /// Extends the timeout of the start or stop in progress by this much, counted from now.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().status().extend_timeout(Duration::from_secs(120));
+    /// ```
     pub fn extend_timeout(&self, by: Duration) {
         self.shared.voice.say(Said::ExtendTimeout(by));
     }
 
     /// Returns whether the service was asked to stop, for loops that cannot wait on a [`Context`].
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// assert!(!test.service().status().is_stopping());
+    /// ```
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.shared.lock().stop.is_some()

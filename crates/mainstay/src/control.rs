@@ -63,6 +63,19 @@ pub enum Control {
 }
 
 /// The reason for a stop.
+///
+/// ```
+/// use mainstay::Stop;
+///
+/// /// Returns the number of seconds that are left for the work in progress.
+/// fn seconds(stop: Stop) -> u64 {
+///     match stop {
+///         Stop::Shutdown => 2,
+///         _ => 30,
+///     }
+/// }
+/// assert_eq!(seconds(Stop::Requested), 30);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stop {
@@ -76,6 +89,14 @@ pub enum Stop {
 }
 
 /// A session change, `SERVICE_CONTROL_SESSIONCHANGE`; see `WM_WTSSESSION_CHANGE`.
+///
+/// ```
+/// use mainstay::{SessionChange, SessionReason};
+///
+/// fn is_locked(change: SessionChange) -> bool {
+///     change.reason == SessionReason::Lock
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SessionChange {
@@ -86,6 +107,15 @@ pub struct SessionChange {
 }
 
 /// A type of session change, `WTS_…` (winuser.h).
+///
+/// ```
+/// use mainstay::SessionReason;
+///
+/// fn is_present(reason: SessionReason) -> bool {
+///     matches!(reason, SessionReason::Logon | SessionReason::Unlock)
+/// }
+/// assert!(is_present(SessionReason::Logon));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionReason {
@@ -116,6 +146,15 @@ pub enum SessionReason {
 }
 
 /// A power event, `SERVICE_CONTROL_POWEREVENT`; see `WM_POWERBROADCAST`.
+///
+/// ```
+/// use mainstay::{Control, Power};
+///
+/// fn closes_connections(control: Control) -> bool {
+///     control == Control::Power(Power::Suspend)
+/// }
+/// assert!(!closes_connections(Control::Power(Power::Resume)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Power {
@@ -146,19 +185,62 @@ pub struct Accepts(u8);
 
 impl Accepts {
     /// Accepts [`Control::Pause`] and [`Control::Continue`].
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::PAUSE);
+    /// ```
     pub const PAUSE: Self = Self(1);
     /// Accepts [`Control::Reload`]. Without it, SIGHUP terminates the program, as is its default.
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::RELOAD);
+    /// ```
     pub const RELOAD: Self = Self(2);
     /// Accepts [`Control::SessionChange`].
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::SESSION_CHANGE);
+    /// ```
     pub const SESSION_CHANGE: Self = Self(4);
     /// Accepts [`Control::Power`].
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::POWER);
+    /// ```
     pub const POWER: Self = Self(8);
     /// Accepts [`Control::TimeChange`].
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::TIME_CHANGE);
+    /// ```
     pub const TIME_CHANGE: Self = Self(16);
     /// Accepts [`Control::HardwareProfile`].
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let orders = mainstay::service("orders").accepts(Accepts::HARDWARE_PROFILE);
+    /// ```
     pub const HARDWARE_PROFILE: Self = Self(32);
 
     /// Returns whether every control of `other` is included.
+    ///
+    /// ```
+    /// use mainstay::Accepts;
+    ///
+    /// let accepts = Accepts::PAUSE | Accepts::RELOAD;
+    /// assert!(accepts.contains(Accepts::PAUSE) && !accepts.contains(Accepts::POWER));
+    /// ```
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -35,6 +35,18 @@ pub struct Error {
 }
 
 /// The category of an error, for callers that handle errors differently.
+///
+/// ```
+/// use mainstay::{Error, ErrorKind};
+///
+/// /// Starts a service that may already be running.
+/// fn start() -> Result<(), Error> {
+///     match mainstay::service("orders").start_now() {
+///         Err(error) if error.kind() == ErrorKind::AlreadyRunning => Ok(()),
+///         done => done,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -85,12 +97,26 @@ impl Error {
     }
 
     /// Returns the category of the error.
+    ///
+    /// ```
+    /// use mainstay::{ErrorKind, Verb};
+    ///
+    /// let error = Verb::parse(["instal".into()]).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Usage);
+    /// ```
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// Returns a hint for the user: one sentence, to print on a separate line.
+    ///
+    /// ```
+    /// use mainstay::Verb;
+    ///
+    /// let error = Verb::parse(["instal".into()]).unwrap_err();
+    /// assert_eq!(error.cure(), None);
+    /// ```
     #[must_use]
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()

@@ -73,21 +73,42 @@ impl Logger {
     /// syslog daemon, which may be the journal. Returns `None` if no daemon listens, if standard
     /// error is already connected to the journal, and on Windows, where only a registered source
     /// may write to the Event Log.
+    ///
+    /// ```no_run
+    /// if let Some(log) = mainstay::Logger::of_system("orders") {
+    ///     log.info("started by hand");
+    /// }
+    /// ```
     pub fn of_system(name: &str) -> Option<Self> {
         system_log(name).map(Self)
     }
 
     /// Logs an informational message.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().logger().info("3 tenants");
+    /// ```
     pub fn info(&self, message: impl AsRef<str>) {
         self.event(Event::Information, message.as_ref(), &[]);
     }
 
     /// Logs a warning: a problem that does not stop the service.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().logger().warn("the disk is almost full");
+    /// ```
     pub fn warn(&self, message: impl AsRef<str>) {
         self.event(Event::Warning, message.as_ref(), &[]);
     }
 
     /// Logs an error.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["high"]);
+    /// test.service().logger().error("the disk is full");
+    /// ```
     pub fn error(&self, message: impl AsRef<str>) {
         self.event(Event::Error, message.as_ref(), &[]);
     }

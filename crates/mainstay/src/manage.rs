@@ -32,6 +32,14 @@ pub fn may_install(definition: &Definition) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it does not.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let orders = mainstay::service("orders");
+/// mainstay::check_manager(&orders)?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn check_manager(definition: &Definition) -> Result<(), Error> {
     system::check_manager(definition)
 }
@@ -68,6 +76,16 @@ pub fn install_all(definitions: &[Definition]) -> Result<Vec<Installed>, Error> 
 ///
 /// # Errors
 /// The errors of [`install_all`], as far as they can be predicted.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mainstay::Error> {
+/// let orders = mainstay::service("orders");
+/// for caution in mainstay::cautions(&[orders])? {
+///     println!("warning: {caution}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn cautions(definitions: &[Definition]) -> Result<Vec<String>, Error> {
     system::cautions(definitions)
 }
@@ -133,6 +151,12 @@ impl Manager {
     /// Returns the manager that runs this system's services. Returns `None` if there is none, as in
     /// most containers, or if this version does not support it. Inspects the system without running
     /// anything.
+    ///
+    /// ```
+    /// if let Some(manager) = mainstay::Manager::detect() {
+    ///     println!("{manager} runs this system");
+    /// }
+    /// ```
     #[must_use]
     pub fn detect() -> Option<Self> {
         system::detect().into_iter().next()
@@ -140,6 +164,12 @@ impl Manager {
 
     /// Returns the manager that will run the system below `root`, judging by what is installed
     /// there.
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// let manager = mainstay::Manager::detect_below(Path::new("/srv/image"));
+    /// ```
     #[must_use]
     pub fn detect_below(root: &Path) -> Option<Self> {
         system::detect_below(root).into_iter().next()
@@ -147,6 +177,12 @@ impl Manager {
 
     /// Returns all managers that could run services here, starting with the one that runs the
     /// system.
+    ///
+    /// ```
+    /// for manager in mainstay::Manager::available() {
+    ///     println!("{manager}");
+    /// }
+    /// ```
     #[must_use]
     pub fn available() -> Vec<Self> {
         system::detect()
@@ -166,6 +202,14 @@ impl Definition {
     /// # Errors
     /// If the definition is invalid (all mistakes are reported at once) or the manager refuses. The
     /// previous state is then restored.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// let losses = orders.install()?.losses;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn install(&self) -> Result<Installed, Error> {
         let installed = system::install_all(std::slice::from_ref(self))?;
         Ok(installed.into_iter().next().unwrap_or_default())
@@ -177,6 +221,14 @@ impl Definition {
     ///
     /// # Errors
     /// The errors of [`Definition::install`], as far as they can be predicted.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// let is_intact = orders.changed_files()?.is_empty();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn changed_files(&self) -> Result<Vec<PathBuf>, Error> {
         system::changed_files(self)
     }
@@ -186,6 +238,14 @@ impl Definition {
     /// # Errors
     /// If the service is not installed, does not stop, or other programs hold handles to it (it is
     /// then removed when they close them).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.uninstall()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn uninstall(&self) -> Result<(), Error> {
         system::uninstall(self)
     }
@@ -194,6 +254,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not installed.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.enable()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn enable(&self) -> Result<(), Error> {
         system::set_enablement(self, Enablement::Enabled)
     }
@@ -202,6 +270,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not installed.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.disable()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn disable(&self) -> Result<(), Error> {
         system::set_enablement(self, Enablement::Disabled)
     }
@@ -210,6 +286,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not installed.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// let starts_at_boot = orders.is_enabled()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_enabled(&self) -> Result<bool, Error> {
         system::is_enabled(self)
     }
@@ -218,6 +302,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is already running, cannot be started, exits at once, or makes no progress.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.start_now()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start_now(&self) -> Result<(), Error> {
         self.start_with(Vec::new())
     }
@@ -227,6 +319,14 @@ impl Definition {
     ///
     /// # Errors
     /// The errors of [`Definition::start_now`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.start_with(vec!["high".into()])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start_with(&self, arguments: Vec<OsString>) -> Result<(), Error> {
         system::start(self, &arguments)
     }
@@ -235,6 +335,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not running or makes no progress.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.stop()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stop(&self) -> Result<(), Error> {
         system::stop(self)
     }
@@ -244,6 +352,14 @@ impl Definition {
     /// # Errors
     /// The errors of [`Definition::stop`] and [`Definition::start_now`]. A service that is not
     /// running is not an error.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.restart()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn restart(&self) -> Result<(), Error> {
         system::restart(self)
     }
@@ -252,6 +368,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not running or does not accept a pause.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.pause()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pause(&self) -> Result<(), Error> {
         system::pause(self)
     }
@@ -260,6 +384,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not paused.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.resume()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resume(&self) -> Result<(), Error> {
         system::resume(self)
     }
@@ -268,6 +400,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not running or does not accept a reload.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.reload()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reload(&self) -> Result<(), Error> {
         system::reload(self)
     }
@@ -276,6 +416,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not running.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.control(130)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn control(&self, code: u8) -> Result<(), Error> {
         system::control(self, code)
     }
@@ -286,6 +434,19 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not installed.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use mainstay::State;
+    ///
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// let minute = Duration::from_secs(60);
+    /// let status = orders.wait_for_change(State::StartPending, minute)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_for_change(&self, seen: State, timeout: Duration) -> Result<ServiceStatus, Error> {
         system::wait_for_change(self, seen, timeout)
     }
@@ -295,6 +456,14 @@ impl Definition {
     ///
     /// # Errors
     /// If the service is not installed.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// println!("{}", orders.status()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn status(&self) -> Result<ServiceStatus, Error> {
         system::status(self)
     }

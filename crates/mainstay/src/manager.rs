@@ -5,6 +5,11 @@ use std::fmt;
 
 /// The argument that an installed image path on Windows ends with: the only sign that the Service
 /// Control Manager started the process. Nothing is probed.
+///
+/// ```
+/// let is_service = std::env::args().any(|argument| argument == mainstay::UNDER_SCM);
+/// assert!(!is_service);
+/// ```
 pub const UNDER_SCM: &str = "--under-scm";
 
 /// The environment variable with the name of a manager that does not identify itself.
@@ -61,6 +66,10 @@ pub enum Manager {
 impl Manager {
     /// Returns the manager that started this process, as identified by an argument on Windows and
     /// by the environment elsewhere.
+    ///
+    /// ```
+    /// let is_service = mainstay::Manager::current() != mainstay::Manager::None;
+    /// ```
     #[must_use]
     pub fn current() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -98,6 +107,12 @@ impl Manager {
     }
 
     /// All managers that services can be installed into.
+    ///
+    /// ```
+    /// use mainstay::Manager;
+    ///
+    /// assert!(Manager::ALL.contains(&Manager::Systemd));
+    /// ```
     pub const ALL: [Self; NAMES.len()] = {
         let mut all = [Self::None; NAMES.len()];
         let mut index = 0;
@@ -109,6 +124,10 @@ impl Manager {
     };
 
     /// Returns the manager's name on the command line.
+    ///
+    /// ```
+    /// assert_eq!(mainstay::Manager::OpenRc.name(), "openrc");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         NAMES
@@ -118,6 +137,12 @@ impl Manager {
     }
 
     /// Returns the manager with this name.
+    ///
+    /// ```
+    /// use mainstay::Manager;
+    ///
+    /// assert_eq!(Manager::from_name("s6"), Some(Manager::S6));
+    /// ```
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|(_, its)| *its == name);
@@ -166,6 +191,12 @@ impl fmt::Display for Enablement {
 }
 
 /// Returns whether no service manager started this process, as far as this can be determined.
+///
+/// ```
+/// if mainstay::is_interactive() {
+///     println!("press ctrl-c to stop");
+/// }
+/// ```
 #[must_use]
 pub fn is_interactive() -> bool {
     Manager::current() == Manager::None

@@ -40,9 +40,20 @@ use std::time::Duration;
 /// The environment variable with the descriptor on which a supervisor waits for readiness. The
 /// descriptor is at least 3 and open for writing: a pipe, or a file if [`READY_PID`] is also set.
 /// Any other descriptor is left alone.
+///
+/// ```
+/// let is_awaited = std::env::var_os(mainstay::notify::READY_FD).is_some();
+/// ```
 pub const READY_FD: &str = "MAINSTAY_READY_FD";
 /// The environment variable with the ID of the process that [`READY_FD`] is meant for. Child
 /// processes inherit both variables.
+///
+/// ```
+/// use mainstay::notify::READY_PID;
+///
+/// let pid = std::process::id().to_string();
+/// let is_meant = std::env::var(READY_PID).is_ok_and(|own| own == pid);
+/// ```
 pub const READY_PID: &str = "MAINSTAY_READY_PID";
 
 /// Reports that the service is ready, so that services that depend on it can start. Returns
@@ -50,6 +61,13 @@ pub const READY_PID: &str = "MAINSTAY_READY_PID";
 ///
 /// # Errors
 /// If a socket or a descriptor is set but cannot be reached.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// mainstay::notify::ready()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn ready() -> io::Result<bool> {
     let (written, sent) = (write_ready(), send("READY=1"));
     Ok(written? | sent?)
@@ -59,6 +77,13 @@ pub fn ready() -> io::Result<bool> {
 ///
 /// # Errors
 /// If a socket is set but cannot be reached.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// mainstay::notify::status("serving 3 tenants")?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn status(text: &str) -> io::Result<bool> {
     send(&format!("STATUS={}", text.replace(['\n', '\r'], " ")))
 }
@@ -67,6 +92,13 @@ pub fn status(text: &str) -> io::Result<bool> {
 ///
 /// # Errors
 /// If a socket is set but cannot be reached.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// mainstay::notify::stopping()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn stopping() -> io::Result<bool> {
     send("STOPPING=1")
 }
@@ -75,6 +107,15 @@ pub fn stopping() -> io::Result<bool> {
 ///
 /// # Errors
 /// If a socket is set but cannot be reached.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// # fn main() -> std::io::Result<()> {
+/// mainstay::notify::extend_timeout(Duration::from_secs(120))?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn extend_timeout(by: Duration) -> io::Result<bool> {
     send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()))
 }
@@ -83,6 +124,13 @@ pub fn extend_timeout(by: Duration) -> io::Result<bool> {
 ///
 /// # Errors
 /// If a socket is set but cannot be reached.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// mainstay::notify::alive()?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn alive() -> io::Result<bool> {
     send("WATCHDOG=1")
 }
@@ -117,6 +165,18 @@ pub fn watchdog_interval() -> Option<Duration> {
 ///
 /// # Errors
 /// If a socket is set but cannot be reached.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// /// Takes the time of CLOCK_MONOTONIC.
+/// fn reload(now: Duration) -> std::io::Result<()> {
+///     mainstay::notify::reloading(now)?;
+///     // The configuration is read again.
+///     mainstay::notify::ready()?;
+///     Ok(())
+/// }
+/// ```
 pub fn reloading(since: Duration) -> io::Result<bool> {
     send(&format!(
         "RELOADING=1\nMONOTONIC_USEC={}",

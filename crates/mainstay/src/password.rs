@@ -21,6 +21,11 @@ pub struct Password(String);
 
 impl Password {
     /// Creates a password from a string that the program already has.
+    ///
+    /// ```
+    /// let password = mainstay::Password::new("from the vault");
+    /// assert!(!format!("{password:?}").contains("vault"));
+    /// ```
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -29,6 +34,13 @@ impl Password {
     ///
     /// # Errors
     /// If nothing can be read.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// let password = mainstay::Password::from_stdin()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_stdin() -> io::Result<Self> {
         let mut line = Self(String::new());
         io::stdin().lock().read_line(&mut line.0)?;
@@ -39,12 +51,23 @@ impl Password {
     ///
     /// # Errors
     /// If the file cannot be read.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// let password = mainstay::Password::from_file("/run/secrets/orders")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self(fs::read_to_string(path)?).trimmed())
     }
 
     /// Reads an environment variable of this process. Returns `None` if it is not set or not valid
     /// Unicode.
+    ///
+    /// ```
+    /// assert!(mainstay::Password::from_env("NO_SUCH_VARIABLE").is_none());
+    /// ```
     pub fn from_env(name: &str) -> Option<Self> {
         std::env::var(name).ok().map(Self)
     }

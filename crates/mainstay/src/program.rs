@@ -118,6 +118,21 @@ impl Program {
     /// [`Definition::main`] does. Without a name after the verb, it applies to all services:
     /// `shop install`, `shop stop shop-mail`. At a terminal, `shop run NAME` runs one service in
     /// the foreground.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use mainstay::{Context, Control, Exit, Program};
+    ///
+    /// fn main() -> ExitCode {
+    ///     Program::new("shop").service(mainstay::service("shop-web"), web).main()
+    /// }
+    ///
+    /// fn web(mut context: Context) -> Result<(), Exit> {
+    ///     while !matches!(context.wait(), Control::Stop(_)) {}
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use = "it is the exit code of the process"]
     pub fn main(self) -> ExitCode {
         if Manager::current() == Manager::WindowsScm {

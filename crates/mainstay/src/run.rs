@@ -35,6 +35,20 @@ impl Definition {
     /// Elsewhere, SIGTERM and SIGINT request a stop, SIGHUP requests a reload if the service
     /// accepts it, and a second SIGINT ends the process. Readiness, status and other notifications
     /// go to `NOTIFY_SOCKET`.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use mainstay::{Context, Control, Exit};
+    ///
+    /// /// A program with a command line of its own runs its service with this.
+    /// fn run() -> ExitCode {
+    ///     mainstay::service("orders").run(|mut context: Context| -> Result<(), Exit> {
+    ///         while !matches!(context.wait(), Control::Stop(_)) {}
+    ///         Ok(())
+    ///     })
+    /// }
+    /// ```
     pub fn run(self, service: impl Service + Send + 'static) -> ExitCode {
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         if arguments.first().is_some_and(|verb| verb == "run") {

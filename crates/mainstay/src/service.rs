@@ -49,6 +49,19 @@ pub trait Service {
     /// # Errors
     /// If the service cannot continue. The error is logged, and its exit code is passed to the
     /// recovery policy.
+    ///
+    /// ```
+    /// use mainstay::{Context, Control, Exit, Service};
+    ///
+    /// struct Orders;
+    ///
+    /// impl Service for Orders {
+    ///     fn run(self, mut context: Context) -> Result<(), Exit> {
+    ///         while !matches!(context.wait(), Control::Stop(_)) {}
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     fn run(self, context: Context) -> Result<(), Exit>;
 }
 
@@ -102,12 +115,30 @@ pub struct Exit {
 
 impl Exit {
     /// Creates an exit with a code and no cause.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    ///
+    /// use mainstay::Exit;
+    ///
+    /// const CONFIG: NonZeroU32 = NonZeroU32::new(78).unwrap();
+    /// assert_eq!(Exit::code(CONFIG).exit_code(), CONFIG);
+    /// ```
     #[must_use]
     pub const fn code(code: NonZeroU32) -> Self {
         Self { code, reason: None }
     }
 
     /// Creates an exit with a code and its cause.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    ///
+    /// use mainstay::Exit;
+    ///
+    /// const CONFIG: NonZeroU32 = NonZeroU32::new(78).unwrap();
+    /// assert_eq!(Exit::new(CONFIG, "no port").exit_code(), CONFIG);
+    /// ```
     pub fn new<'a>(code: NonZeroU32, cause: impl Into<Box<dyn Error + 'a>>) -> Self {
         let reason = Some(chain(&*cause.into()));
         Self { code, reason }

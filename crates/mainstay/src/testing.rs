@@ -68,6 +68,16 @@ pub struct Context {
 }
 
 /// A report or log message of a service, in order.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mainstay::testing::{self, Said};
+///
+/// let test = testing::Context::new::<&str>([]);
+/// test.service().status().text("serving");
+/// assert_eq!(test.next(Duration::ZERO), Some(Said::Status("serving".into())));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Said {
@@ -97,6 +107,11 @@ struct Recorder(Mutex<Sender<Said>>);
 
 impl Context {
     /// Creates a manager that starts a service with these arguments.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new(["--port", "0"]);
+    /// assert_eq!(test.service().arguments().len(), 2);
+    /// ```
     pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let (sender, said) = mpsc::channel();
         let recorder = |sender| Recorder(Mutex::new(sender));
@@ -110,6 +125,11 @@ impl Context {
 
     /// Returns the service's end, for [`Service::run`](crate::Service::run). Use one service per
     /// test: several contexts share their controls.
+    ///
+    /// ```
+    /// let test = mainstay::testing::Context::new::<&str>([]);
+    /// test.service().ready();
+    /// ```
     pub fn service(&self) -> crate::Context {
         let (shared, logger) = (self.shared.clone(), self.logger.clone());
         crate::Context::new(shared, Manager::None, self.arguments.clone(), logger)
@@ -117,11 +137,29 @@ impl Context {
 
     /// Sends a control to the service. Returns `false` if the service was already asked to stop.
     /// Does not block.
+    ///
+    /// ```
+    /// use mainstay::{Control, Stop};
+    ///
+    /// let test = mainstay::testing::Context::new::<&str>([]);
+    /// assert!(test.tell(Control::Stop(Stop::Requested)));
+    /// assert!(!test.tell(Control::Reload));
+    /// ```
     pub fn tell(&self, control: Control) -> bool {
         self.shared.tell(control)
     }
 
     /// Returns the service's next report or log message. Blocks for at most `timeout`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use mainstay::testing::{self, Said};
+    ///
+    /// let test = testing::Context::new::<&str>([]);
+    /// test.service().logger().info("3 tenants");
+    /// assert_eq!(test.next(Duration::ZERO), Some(Said::Info("3 tenants".into())));
+    /// ```
     pub fn next(&self, timeout: Duration) -> Option<Said> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.recv_timeout(timeout).ok()

@@ -107,6 +107,15 @@ impl Verb {
     ///
     /// # Errors
     /// If the command line is invalid, or the password it refers to cannot be read.
+    ///
+    /// ```
+    /// use mainstay::Verb;
+    ///
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// assert_eq!(Verb::parse(["stop".into()])?, Verb::Stop);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
         let mut arguments = arguments
             .into_iter()
@@ -247,6 +256,21 @@ impl Definition {
     /// `disable`, `start`, `stop`, `restart`, `pause`, `continue`, `reload`, `control N`, `status`.
     /// With `--user` before the verb, it applies to the user's own services. Returns the exit code
     /// for the process, which is the same as that of the `mainstay` command (docs/exit-codes.md).
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use mainstay::{Context, Control, Exit};
+    ///
+    /// fn main() -> ExitCode {
+    ///     mainstay::service("orders").main(orders)
+    /// }
+    ///
+    /// fn orders(mut context: Context) -> Result<(), Exit> {
+    ///     while !matches!(context.wait(), Control::Stop(_)) {}
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn main(self, service: impl Service + Send + 'static) -> ExitCode {
         let name = self.name.clone();
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -279,6 +303,14 @@ impl Definition {
     ///
     /// # Errors
     /// The errors of the method with the same name: [`Definition::install`] and so on.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// orders.perform(mainstay::Verb::Restart)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn perform(mut self, verb: Verb) -> Result<ExitCode, Error> {
         let said = match verb {
             Verb::Install(options) => {

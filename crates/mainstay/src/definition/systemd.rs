@@ -53,6 +53,10 @@ impl Default for Systemd {
 impl Systemd {
     /// Disables the sandbox. [`Account::LocalSystem`](crate::Account::LocalSystem) has none unless
     /// it is [requested](Systemd::confine_root).
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.without_sandbox());
+    /// ```
     pub fn without_sandbox(self) -> Self {
         Self {
             sandbox: false,
@@ -61,6 +65,11 @@ impl Systemd {
     }
 
     /// Grants a capability, such as `CAP_NET_BIND_SERVICE` for ports below 1024: capabilities(7).
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders")
+    ///     .systemd(|systemd| systemd.capability("CAP_NET_RAW"));
+    /// ```
     pub fn capability(mut self, name: impl Into<String>) -> Self {
         self.capabilities.push(name.into());
         self
@@ -68,6 +77,10 @@ impl Systemd {
 
     /// Sets the name of the service's private state directory, `/var/lib/NAME`. Default: the
     /// service's name.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.state_directory("shop"));
+    /// ```
     pub fn state_directory(self, name: impl Into<String>) -> Self {
         let state_directory = Some(name.into());
         Self {
@@ -78,6 +91,11 @@ impl Systemd {
 
     /// Passes a file that only root can read to the service, as `$CREDENTIALS_DIRECTORY/NAME`
     /// (systemd 247).
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders")
+    ///     .systemd(|systemd| systemd.credential("key", "/etc/orders.key"));
+    /// ```
     pub fn credential(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.credentials.push((name.into(), path.into()));
         self
@@ -85,6 +103,10 @@ impl Systemd {
 
     /// Allows the service to generate code at run time, as Java, Node.js and other just-in-time
     /// compilers do.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.makes_code());
+    /// ```
     pub fn makes_code(self) -> Self {
         Self {
             makes_code: true,
@@ -93,6 +115,10 @@ impl Systemd {
     }
 
     /// Allows access to the machine's devices.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.devices());
+    /// ```
     pub fn devices(self) -> Self {
         Self {
             devices: true,
@@ -102,6 +128,10 @@ impl Systemd {
 
     /// Passes a variable of systemd's own environment to the service, which otherwise starts with a
     /// clean one: `PassEnvironment=`.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.pass_variable("TZ"));
+    /// ```
     pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
         self.passed_variables.push(name.into());
         self
@@ -109,6 +139,10 @@ impl Systemd {
 
     /// Enables the sandbox for [`Account::LocalSystem`](crate::Account::LocalSystem), too: for a
     /// supervisor that starts its programs as another user. The service keeps root's capabilities.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.confine_root());
+    /// ```
     pub fn confine_root(self) -> Self {
         Self {
             confines_root: true,
@@ -118,6 +152,11 @@ impl Systemd {
 
     /// Sets a command that must succeed before the program is started: `ExecStartPre=+`. It runs
     /// with systemd's own rights and outside the sandbox, whatever the service's account.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders")
+    ///     .systemd(|systemd| systemd.before_start(["/opt/orders/migrate"]));
+    /// ```
     pub fn before_start<A: Into<OsString>>(self, argv: impl IntoIterator<Item = A>) -> Self {
         let before_start = Some(argv.into_iter().map(Into::into).collect());
         Self {
@@ -128,6 +167,10 @@ impl Systemd {
 
     /// Allows every process of the service to send notifications, not only the main process:
     /// `NotifyAccess=all`.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.notified_by_tree());
+    /// ```
     pub fn notified_by_tree(self) -> Self {
         Self {
             notified_by_tree: true,
@@ -136,6 +179,10 @@ impl Systemd {
     }
 
     /// Allows the service to write to an existing absolute path.
+    ///
+    /// ```
+    /// let orders = mainstay::service("orders").systemd(|systemd| systemd.writable("/srv/orders"));
+    /// ```
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
         self

@@ -60,6 +60,13 @@ pub struct ServiceStatus {
 }
 
 /// The seven states of a service, with Microsoft's numbers.
+///
+/// ```
+/// use mainstay::State;
+///
+/// assert_eq!(State::Running as u32, 4);
+/// assert_eq!(State::StopPending.to_string(), "stop-pending");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum State {
@@ -110,6 +117,16 @@ impl ServiceStatus {
 
     /// Returns the exit code of the service itself, or `None` if the system reports another reason
     /// for the failure.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), mainstay::Error> {
+    /// let orders = mainstay::service("orders");
+    /// if orders.status()?.exit_code() == Some(201) {
+    ///     println!("its state failed to load");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn exit_code(&self) -> Option<u32> {
         match self.code {
@@ -137,6 +154,12 @@ impl State {
     }
 
     /// Returns whether this is a transition to another state.
+    ///
+    /// ```
+    /// use mainstay::State;
+    ///
+    /// assert!(State::StopPending.is_pending() && !State::Paused.is_pending());
+    /// ```
     #[must_use]
     pub fn is_pending(self) -> bool {
         !matches!(self, Self::Stopped | Self::Running | Self::Paused)
