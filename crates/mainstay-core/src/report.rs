@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Blocker, Exit, HumanSeconds, StateName, Style, TrialPhase, View};
 use crate::events::LastEvent;
 use crate::registry::TextDigest;
+use crate::snapshot::SnapshotId;
 
 /// The document of `status --json` and `list --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,10 @@ pub struct ServiceReport {
     pub restarts: u64,
     /// The outcome of the last run.
     pub last_exit: Option<LastExit>,
+    /// The snapshot that replaced a state which failed to load (exit code 201), until the service
+    /// has been ready for `reset_after` or an operator starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<SnapshotId>,
     /// Set if a stopped service has completed: it was ready and ended cleanly by itself. Absent if
     /// it is not stopped, or if this is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +184,7 @@ impl ServiceReport {
             since_seconds: Some(since_seconds),
             restarts: view.restarts,
             last_exit: view.last_exit.map(LastExit::from),
+            restored: view.restored,
             crash_looping: view.crash_looping,
             detail: view.detail,
             blocker: view.blocker,

@@ -117,6 +117,7 @@ fn service() -> ServiceReport {
             code: Some(1),
             signal: None,
         }),
+        restored: Some(snapshot()),
         completed: Some(false),
         manager: "embedded".to_owned(),
         mode: "embedded".to_owned(),

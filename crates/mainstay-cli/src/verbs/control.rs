@@ -300,8 +300,15 @@ fn show(
         }
     }
     for service in &report.services {
+        let name = &service.name;
+        if let (Verb::Start | Verb::Restart, Some(id)) = (verb, service.restored) {
+            output::remark(&format!(
+                "warning: {name}: its state failed to load (exit code 201), so snapshot {id} was restored\n\
+                 hint: see its snapshots, and the replaced state: mainstay snapshot list {name}"
+            ));
+        }
         if let Some(problem) = &service.state_problem {
-            output::remark(&format!("warning: {}: {problem}", service.name));
+            output::remark(&format!("warning: {name}: {problem}"));
         }
     }
     if verb == Verb::Stop {

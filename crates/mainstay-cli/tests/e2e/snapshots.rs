@@ -217,6 +217,41 @@ fn an_operator_restores_what_is_not_in_use() {
     stop(supervisor, &sandbox);
 }
 
+/// The probe keeps the service from being ready before it has checked its state.
+#[test]
+fn a_start_tells_that_the_state_was_replaced() {
+    let ready =
+        r#"start = { ready = { exec = ["PUPPET", "exit-if", "HERE/data/state", "bad", "1"] } }"#;
+    let (supervisor, sandbox) = fussy(&format!("{FUSSY}{ready}\n"));
+    let id = snapshots(&sandbox)[0]["id"].clone();
+    let restart = |args: &[&str]| {
+        write(&sandbox, "bad");
+        let output = verb(&sandbox, &[&["restart", "fussy"], args].concat());
+        let texts = [output.stdout, output.stderr];
+        texts.map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let warning = format!(
+        "warning: fussy: its state failed to load (exit code 201), so snapshot {} was restored\n\
+         hint: see its snapshots, and the replaced state: mainstay snapshot list fussy\n",
+        id.as_str().expect("an ID")
+    );
+    assert_eq!(
+        restart(&[]),
+        ["fussy: running\n".to_owned(), warning.clone()]
+    );
+    assert_eq!(read(&sandbox), "good 1");
+    let [document, remark] = restart(&["--json"]);
+    let document: Value = serde_json::from_str(&document).expect("a document");
+    assert_eq!(
+        (&document["services"][0]["restored"], remark),
+        (&id, warning)
+    );
+    // It belongs to the start before this one.
+    assert_eq!(said(&sandbox, &["restart", "fussy"]).1, "fussy: running\n");
+    assert_eq!(service(&sandbox, "fussy").get("restored"), None);
+    stop(supervisor, &sandbox);
+}
+
 #[test]
 fn it_is_kept_still_meanwhile() {
     let commands = r#", quiesce = ["PUPPET", "touch", "HERE/quiet"], thaw = ["PUPPET", "touch", "HERE/loud"] }"#;

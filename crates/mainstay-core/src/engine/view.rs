@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::Exit;
 use super::id::RunId;
+use crate::snapshot::SnapshotId;
 use crate::time::Instant;
 
 /// The state of a service as `status` names it: the seven states of the Service Control Manager,
@@ -100,6 +101,9 @@ pub struct View {
     pub restarts: u64,
     /// The exit status of the last run.
     pub last_exit: Option<Exit>,
+    /// The snapshot that replaced a state which failed to load, until a run has been good or an
+    /// operator starts the service.
+    pub restored: Option<SnapshotId>,
     /// Set if the service exceeded its restart limit and has not been ready for `reset_after`
     /// since.
     pub crash_looping: bool,

@@ -204,6 +204,7 @@ impl Service {
             started: child.map(|child| child.began),
             restarts: self.history.restarts,
             last_exit: self.history.last_exit,
+            restored: self.history.restored,
             crash_looping: self.is_crash_looping() && !self.is_down(),
             next_try: match self.state {
                 State::BackingOff { until, .. } => Some(until),
