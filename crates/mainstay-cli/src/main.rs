@@ -72,12 +72,26 @@ fn usage_error(text: &str) -> Refusal {
     }
 }
 
-/// Returns whether a verb that reads a manifest was run without one.
-fn lacks_manifest(error: &clap::Error) -> bool {
-    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
-        return false;
-    };
-    error.kind() == ErrorKind::MissingRequiredArgument && missing.iter().any(|it| it == "<FILE>")
+/// Returns the hint for a verb that reads a manifest and was run without one, and for a rollback
+/// whose version is not given as an option.
+fn hint(error: &clap::Error, text: &str) -> Option<&'static str> {
+    match (error.kind(), error.get(ContextKind::InvalidArg)?) {
+        (ErrorKind::MissingRequiredArgument, ContextValue::Strings(missing))
+            if missing.iter().any(|it| it == "<FILE>") =>
+        {
+            Some(
+                "FILE is a manifest; `mainstay init` writes one for the programs in this directory",
+            )
+        }
+        (ErrorKind::UnknownArgument, ContextValue::String(word))
+            if !word.starts_with('-') && text.contains("Usage: mainstay rollback ") =>
+        {
+            Some(
+                "name the version with an option: `mainstay rollback NAME --to N`; `mainstay history NAME` lists the versions",
+            )
+        }
+        _ => None,
+    }
 }
 
 /// Prints the answer of the command-line parser: help and the version to standard output, errors to
@@ -87,9 +101,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr() {
         output::complain(&text.trim_end_matches('\n'));
         let mut refusal = usage_error(&text);
-        if lacks_manifest(answer) {
-            let hint =
-                "FILE is a manifest; `mainstay init` writes one for the programs in this directory";
+        if let Some(hint) = hint(answer, &text) {
             output::complain(&format!("hint: {hint}"));
             refusal.hint = Some(hint.to_owned());
         }

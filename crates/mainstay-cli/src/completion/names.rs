@@ -94,7 +94,6 @@ fn versions(state: &StateDir, name: &str) -> Option<Vec<String>> {
         }
         None => of_system()?,
     };
-    let versions = registry.history(name).ok()?;
-    let versions: BTreeSet<u64> = versions.iter().map(|entry| entry.version.0).collect();
+    let versions = registry.versions(name).ok()?;
     Some(versions.iter().rev().map(ToString::to_string).collect())
 }

@@ -1,5 +1,6 @@
-//! The registry of services installed into a real systemd.
+//! The registry of services, most of them installed into a real systemd.
 
+use super::daemon::install;
 use super::systemd::{MAINSTAY, lab, status, write};
 use super::*;
 
@@ -244,4 +245,33 @@ fn an_installation_that_died_is_seen_and_repaired() {
         }
         mainstay(4, &["history", "shop"]);
     }
+}
+
+#[test]
+fn a_version_that_is_not_stored_is_answered_with_those_that_are() {
+    let (sandbox, _) = sandbox("");
+    for n in ["1", "2", "3"] {
+        let service = format!("[service.shop]\ncommand = [\"PUPPET\", \"sleep\", \"{n}s\"]\n");
+        install(&sandbox, n, &service);
+    }
+    let absent = "error: shop has no version 9, or the version is no longer stored\n\
+                  hint: stored versions: 1, 2, 3; see their changes: mainstay history shop\n";
+    for args in [
+        ["rollback", "shop", "--to", "9"],
+        ["diff", "shop", "--from", "9"],
+    ] {
+        assert_eq!(said(&sandbox, &args), (4, absent.to_owned()), "{args:?}");
+    }
+    let hint = "name the version with an option: `mainstay rollback NAME --to N`; \
+                `mainstay history NAME` lists the versions";
+    for order in [["shop", "2"], ["2", "shop"]] {
+        let (code, text) = said(&sandbox, &[&["rollback"], &order[..]].concat());
+        assert!(
+            code == 2 && text.ends_with(&format!("\nhint: {hint}\n")),
+            "{text}"
+        );
+    }
+    let refused = verb(&sandbox, &["rollback", "shop", "2", "--json"]);
+    let refusal: Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    assert_eq!(refusal["hint"], hint);
 }

@@ -339,6 +339,20 @@ impl Registry {
         found.map_err(|error| database("read", &self.path, &error))
     }
 
+    /// Returns the versions of `name` whose definitions are stored, in ascending order.
+    pub fn versions(&self, name: &str) -> Result<Vec<Version>, Failure> {
+        let read = || {
+            let mut query = self
+                .connection
+                .prepare("SELECT version FROM definition WHERE name = ?1 ORDER BY version")?;
+            let versions = query.query_map([name], |row| {
+                Ok(Version(row.get::<_, i64>(0)?.cast_unsigned()))
+            })?;
+            versions.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| database("read", &self.path, &error))
+    }
+
     /// Returns the latest kept version whose definition satisfies `is_like`.
     pub fn version_like(
         &self,

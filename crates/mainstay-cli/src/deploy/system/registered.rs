@@ -308,10 +308,13 @@ pub(crate) fn kept(
     name: &str,
     version: Version,
 ) -> Result<Definition, Failure> {
-    registry.definition(name, version)?.ok_or_else(|| {
-        let message =
-            format!("{name} has no version {version}, or the version is no longer stored");
-        let hint = format!("list its versions: mainstay history {name}");
-        Failure::new(Code::Unknown, message).hint(hint)
-    })
+    if let Some(definition) = registry.definition(name, version)? {
+        return Ok(definition);
+    }
+    let message = format!("{name} has no version {version}, or the version is no longer stored");
+    let stored = registry.versions(name)?.into_iter();
+    let stored: Vec<_> = stored.map(|version| version.to_string()).collect();
+    let stored = stored.join(", ");
+    let hint = format!("stored versions: {stored}; see their changes: mainstay history {name}");
+    Err(Failure::new(Code::Unknown, message).hint(hint))
 }
