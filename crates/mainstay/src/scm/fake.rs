@@ -541,6 +541,31 @@ fn a_stop_that_comes_second_succeeds() {
     }
 }
 
+/// Error 1053 of a start is about the program, that of a control about the process.
+#[test]
+fn the_hint_for_a_timeout_fits_the_operation() {
+    let mut fake = Fake::default();
+    install(&mut fake, &orders()).unwrap();
+    fake.refuses = Some((fake.changes + 1, 1053));
+    let error = manage::start(&mut fake, "orders", &[]).unwrap_err();
+    let cure = "the program did not connect to the service manager in time: check that its image path ends with --under-scm and that it runs in a console";
+    assert_eq!(
+        (error.kind(), error.cure()),
+        (ErrorKind::TimedOut, Some(cure))
+    );
+    manage::start(&mut fake, "orders", &[]).unwrap();
+    let cure =
+        "its process did not respond in time: try again, or end the process with Task Manager";
+    fake.refuses = Some((fake.changes + 1, 1053));
+    let stop = manage::stop(&mut fake, "orders", GRACEFUL).unwrap_err();
+    fake.refuses = Some((fake.changes + 1, 1053));
+    let pause = manage::pause(&mut fake, "orders", GRACEFUL).unwrap_err();
+    for error in [stop, pause] {
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.cure(), Some(cure), "{error}");
+    }
+}
+
 #[test]
 fn what_is_being_deleted_is_waited_for_and_made_anew() {
     let mut fake = Fake::default();

@@ -310,10 +310,18 @@ fn base(scm: &mut impl Scm, name: &str) -> io::Result<Base> {
     }
 }
 
+/// The hint for a start that timed out.
+const UNCONNECTED: &str = "the program did not connect to the service manager in time: check that its image path ends with --under-scm and that it runs in a console";
+
 pub(crate) fn start(scm: &mut impl Scm, name: &str, arguments: &[OsString]) -> Result<(), Error> {
     let what = || format!("cannot start service \"{name}\"");
-    scm.start(name, arguments)
-        .map_err(|error| refusal(what(), error))?;
+    scm.start(name, arguments).map_err(|error| {
+        let error = refusal(what(), error);
+        match error.kind() {
+            ErrorKind::TimedOut => error.with_cure(UNCONNECTED),
+            _ => error,
+        }
+    })?;
     arrive(scm, name, what, State::Running, Duration::ZERO)
 }
 

@@ -47,7 +47,7 @@ pub(super) fn refusal(what: impl Into<String>, error: io::Error) -> Error {
         ),
         REQUEST_TIMEOUT => (
             TimedOut,
-            "the program did not connect to the service manager in time: check that its image path ends with --under-scm and that it runs in a console",
+            "its process did not respond in time: try again, or end the process with Task Manager",
         ),
         ALREADY_RUNNING => (AlreadyRunning, "use restart"),
         1057 => (
