@@ -51,6 +51,13 @@ pub(crate) struct Logs {
     /// Show only lines from this stream
     #[arg(long, value_parser = stream())]
     stream: Option<Stream>,
+    /// Begin each line with its time, unless it is stored with one [default on a terminal, except
+    /// with --raw]
+    #[arg(short, long, overrides_with = "no_times", conflicts_with = "json")]
+    times: bool,
+    /// Show lines as they are stored, without their times
+    #[arg(long, overrides_with = "times")]
+    no_times: bool,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -153,7 +160,8 @@ impl Logs {
             sources.extend(found.map_err(|error| not_found::service_or(state, &[name], error))?);
         }
         // Without a selection of lines, bytes are copied unchanged.
-        let as_bytes = !self.json && sources.len() == 1 && sources[0].filter.keeps_all();
+        let as_bytes =
+            !self.json && !self.has_times() && sources.len() == 1 && sources[0].filter.keeps_all();
         if self.follow && !as_bytes {
             for source in &mut sources {
                 let left = source.log.leave_unfinished_line();
@@ -175,6 +183,7 @@ impl Logs {
         };
         let form = Form {
             is_json: self.json,
+            has_times: self.has_times(),
             highlight: regex.clone().filter(|_| output::stdout_has_colour()),
         };
         let shown = RefCell::new(Shown::new(form, output::onto(out, foreign)));
@@ -187,8 +196,7 @@ impl Logs {
         match result {
             Ok(()) => {}
             Err(ShowError::Output(error)) => {
-                output::ignore_closed(Err(error))?;
-                return Ok(ExitCode::SUCCESS);
+                return output::ignore_closed(Err(error)).map(|()| ExitCode::SUCCESS);
             }
             Err(ShowError::Log(name, error)) => return Err(unreadable(state, &name, &error).into()),
         }
@@ -211,6 +219,11 @@ impl Logs {
             output::fail(&failure);
         }
         self.go_on(sources, as_bytes, &shown)
+    }
+
+    /// Returns whether lines begin with their time.
+    fn has_times(&self) -> bool {
+        self.times || output::is_terminal() && !(self.no_times || self.raw)
     }
 
     /// Returns the sources of the requested lines of a service.

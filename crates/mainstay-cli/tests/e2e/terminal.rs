@@ -60,14 +60,14 @@ fn control_sequences_of_others_do_not_reach_a_terminal() {
     fs::create_dir_all(&data).expect("a directory");
     fs::write(data.join("\x1b[2Jfile\nforged\u{202e}"), "").expect("a file");
 
-    assert_eq!(on_terminal(&sandbox, &["logs", "a"]), SHOWN);
+    assert_eq!(on_terminal(&sandbox, &["logs", "a", "--no-times"]), SHOWN);
     let raw = verb(&sandbox, &["logs", "a"]).stdout;
     assert_eq!(raw, WRITTEN, "a pipe gets the bytes");
     assert_eq!(
         on_terminal(&sandbox, &["logs", "a", "--raw"]).as_bytes(),
         WRITTEN
     );
-    let marked = on_terminal(&sandbox, &["logs", "a", "--grep", "screen"]);
+    let marked = on_terminal(&sandbox, &["logs", "a", "--no-times", "--grep", "screen"]);
     assert_eq!(marked, "\\x1b[2J\x1b[1;31mscreen\x1b[22;39m\n");
     let json = on_terminal(&sandbox, &["logs", "a", "--json"]);
     assert_harmless("logs --json", &json);
@@ -223,7 +223,57 @@ fn a_pipe_gets_every_line() {
     let said = |args: &[&str]| String::from_utf8_lossy(&verb(&sandbox, args).stdout).into_owned();
     assert_eq!(said(&["logs", "a"]), lines.concat());
     assert_eq!(said(&["logs", "a", "-n", "2"]), lines[23..].concat());
-    assert_eq!(on_terminal(&sandbox, &["logs", "a"]), lines[15..].concat());
+    assert_eq!(
+        on_terminal(&sandbox, &["logs", "a", "--no-times"]),
+        lines[15..].concat()
+    );
+}
+
+/// A person sees when a line was written, once; a program gets the lines as they are.
+#[test]
+fn a_terminal_shows_the_times_of_lines() {
+    let sandbox = Sandbox::new();
+    let write = |service: &str, file: &str, text: &str| {
+        let dir = sandbox.state_dir().join("logs").join(service);
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(file), text).expect("a file");
+    };
+    // Without an index, the lines of a file are from the time after the previous rotation.
+    let (before, rotated) = ("20011122T101112.500000Z.log", "20011123T101112.500000Z.log");
+    write("raw", before, "before\n");
+    write("raw", rotated, "03.02. one\ntwo\n");
+    let stamped = "2001-11-22T20:11:12.345Z one\n{\"time\":\"2001-11-22T20:11:13.345Z\",\"service\":\"b\",\"message\":\"two\"}\n";
+    write("stamped", rotated, stamped);
+    let piped = |args: &[&str]| String::from_utf8_lossy(&verb(&sandbox, args).stdout).into_owned();
+    let plain = "03.02. one\ntwo\n";
+    let timed = "2001-11-22T10:11:12Z 03.02. one\n2001-11-22T10:11:12Z two\n";
+    let dimmed = timed.replace(
+        "2001-11-22T10:11:12Z",
+        "\x1b[2m2001-11-22T10:11:12Z\x1b[22m",
+    );
+    for (options, on_pipe, shown) in [
+        (&[][..], plain, &*dimmed),
+        (&["--times"], timed, &dimmed),
+        (&["-t", "--color", "never"], timed, timed),
+        (&["-t", "--no-times"], plain, plain),
+        (&["--no-times", "-t"], timed, &dimmed),
+        (&["--raw"], plain, plain),
+        (&["--raw", "-t"], timed, &dimmed),
+    ] {
+        let args = [&["logs", "raw", "-n", "2"], options].concat();
+        assert_eq!(piped(&args), on_pipe, "{options:?}");
+        assert_eq!(on_terminal(&sandbox, &args), shown, "{options:?}");
+    }
+    assert_eq!(piped(&["logs", "stamped", "-t"]), stamped);
+    let both = piped(&["logs", "raw", "stamped", "-t", "-n", "1"]);
+    let (raw, _) = both.split_once('\n').expect("two lines");
+    assert_eq!(raw, "raw | 2001-11-22T10:11:12Z two");
+    assert_eq!(
+        verb(&sandbox, &["logs", "raw", "-t", "--json"])
+            .status
+            .code(),
+        Some(2)
+    );
 }
 
 #[test]

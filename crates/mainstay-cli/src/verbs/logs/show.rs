@@ -1,5 +1,5 @@
 //! The formats of lines: unchanged, with a prefix if several services share the output, with
-//! matches highlighted, or as JSON.
+//! their times, with matches highlighted, or as JSON.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -24,6 +24,8 @@ const MATCH: [&str; 2] = ["\x1b[1;31m", "\x1b[22;39m"];
 /// The format of all lines.
 pub(super) struct Form {
     pub(super) is_json: bool,
+    /// Set if lines that are stored without a time begin with it.
+    pub(super) has_times: bool,
     /// The expression whose matches are highlighted.
     pub(super) highlight: Option<Regex>,
 }
@@ -109,6 +111,16 @@ impl Shown {
             return self.json(tag, time, without_end(line));
         }
         self.out.own(&tag.prefix)?;
+        if self.form.has_times && Stored::parse(line).time.is_none() {
+            // The index has the time to about a second.
+            let stamp = rfc3339(Duration::from_micros(time.micros));
+            let stamp = stamp.split('.').next().unwrap_or_default();
+            if output::stdout_has_colour() {
+                self.out.own(&format!("\x1b[2m{stamp}Z\x1b[22m "))?;
+            } else {
+                self.out.own(&format!("{stamp}Z "))?;
+            }
+        }
         match &self.form.highlight {
             None => self.out.write_all(line)?,
             Some(regex) => {
