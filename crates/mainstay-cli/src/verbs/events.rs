@@ -15,7 +15,7 @@ use mainstay_core::events::StoredEvent;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::ServiceName;
 use mainstay_host::output::{self, Foreign};
-use mainstay_logs::read::{Keep, Log, Query, without_end};
+use mainstay_logs::read::{Log, Query, without_end};
 use mainstay_store::start_failure::StartFailure;
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access;
@@ -169,29 +169,29 @@ impl Shown {
                 Err(error) => unread.push(unreadable(&name, &dir, &error)),
             }
         }
-        let keep = |line: &[u8]| self.wanted(line).is_some();
-        let keep: &Keep<'_> = &keep;
+        let reads: Vec<_> = logs
+            .iter()
+            .map(|(name, ..)| |line: &[u8]| self.wanted(name, line))
+            .collect();
         let inputs: Vec<_> = logs
             .iter()
+            .zip(&reads)
             .enumerate()
-            .map(|(service, (_, _, log))| Input {
+            .map(|(service, ((_, _, log), read))| Input {
                 log,
                 service,
-                keep: Some(keep),
-                rank: sequence,
+                read,
+                is_whole: false,
             })
             .collect();
         let mut out = BufWriter::with_capacity(64 << 10, output::screen(Foreign::Text));
         let mut recent = Recent::new();
         let since = now().saturating_sub(OVERLAP);
-        let merged = merge(&inputs, query, |number, time, line| {
+        let merged = merge(&inputs, query, |_, time, line, text| {
             if time.micros >= since {
                 *recent.entry(line.to_vec()).or_default() += 1;
             }
-            match Message::of(line) {
-                Some(message) => self.show(&mut out, &logs[number].0, line, &message),
-                None => Ok(()),
-            }
+            out.write_all(&text)
         });
         match merged.and_then(|()| out.flush().map_err(MergeError::Output)) {
             // One that cannot be read hides no other.
@@ -232,43 +232,40 @@ impl Shown {
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
                 let shown = recent.get_mut(&line).filter(|count| **count > 0);
+                let service = self.name.as_deref().unwrap_or_default();
                 if let Some(count) = shown {
                     *count -= 1;
-                } else if let Some(message) = self.wanted(&line) {
-                    self.show_now(&line, &message)?;
+                } else if let Some((_, text)) = self.wanted(service, without_end(&line)) {
+                    show_now(&text)?;
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Returns what a line says, if it is to be shown.
-    fn wanted<'a>(&self, line: &'a [u8]) -> Option<Message<'a>> {
+    /// Returns the output for a line of the log of `service`, with its number among the events of
+    /// its supervisor, if it is to be shown.
+    fn wanted(&self, service: &str, line: &[u8]) -> Option<(u64, Vec<u8>)> {
         let message = Message::of(line)?;
-        let (text, is_selected) = match &message {
+        let (sequence, text, is_selected) = match &message {
             Message::Event(event) => {
                 let is_named = self.name.as_ref().is_none_or(|name| *name == event.service);
                 let is_selected = is_named && (event.is_alert || !self.only_alerts);
-                (event.message.as_bytes(), is_selected)
+                (event.sequence, event.message.as_bytes(), is_selected)
             }
-            Message::Loss(text) => (text.as_bytes(), true),
+            Message::Loss(text) => (0, text.as_bytes(), true),
         };
         let matches = self.regex.as_ref().is_none_or(|it| it.is_match(text));
-        (is_selected && matches).then_some(message)
+        (is_selected && matches).then(|| (sequence, self.output(service, line, &message)))
     }
 
-    /// Writes a line of the log of `service`, which says this.
-    fn show(
-        &self,
-        out: &mut impl Write,
-        service: &str,
-        line: &[u8],
-        message: &Message<'_>,
-    ) -> io::Result<()> {
-        match message {
-            Message::Event(_) if self.is_json => out.write_all(line),
+    /// Returns the output for a line, which says this.
+    fn output(&self, service: &str, line: &[u8], message: &Message<'_>) -> Vec<u8> {
+        let text = match message {
+            // Fields of later versions are kept.
+            Message::Event(_) if self.is_json => return [line, b"\n"].concat(),
             Message::Event(event) => {
-                writeln!(out, "{} {}: {}", event.stamp, event.service, event.message)
+                format!("{} {}: {}\n", event.stamp, event.service, event.message)
             }
             Message::Loss(text) if self.is_json => {
                 let loss = serde_json::json!({
@@ -276,18 +273,11 @@ impl Shown {
                     "event": "lost",
                     "message": text,
                 });
-                writeln!(out, "{loss}")
+                format!("{loss}\n")
             }
-            Message::Loss(text) => writeln!(out, "{service}: {text}"),
-        }
-    }
-
-    /// Writes one line, now.
-    fn show_now(&self, line: &[u8], message: &Message<'_>) -> io::Result<()> {
-        let service = self.name.as_deref().unwrap_or_default();
-        let mut out = output::screen(Foreign::Text);
-        self.show(&mut out, service, line, message)?;
-        out.flush()
+            Message::Loss(text) => format!("{service}: {text}\n"),
+        };
+        text.into_bytes()
     }
 
     fn start_failure(&self, cause: &StartFailure) -> Result<(), Ended> {
@@ -297,9 +287,9 @@ impl Shown {
             "event": "start_failed",
             "message": cause.line(),
         });
-        let line = format!("{event}\n").into_bytes();
+        let line = event.to_string().into_bytes();
         match Message::of(&line) {
-            Some(message) => Ok(self.show_now(&line, &message)?),
+            Some(message) => Ok(show_now(&self.output("", &line, &message))?),
             None => Ok(()),
         }
     }
@@ -335,7 +325,6 @@ pub(super) enum Message<'a> {
 
 impl<'a> Message<'a> {
     fn of(line: &'a [u8]) -> Option<Self> {
-        let line = without_end(line);
         if line.starts_with(b"mainstay: ") {
             return Some(Self::Loss(String::from_utf8_lossy(line)));
         }
@@ -343,9 +332,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Returns the number of a stored event among those of its supervisor.
-fn sequence(line: &[u8]) -> u64 {
-    StoredEvent::parse(without_end(line)).map_or(0, |event| event.sequence)
+/// Writes text, now.
+fn show_now(text: &[u8]) -> io::Result<()> {
+    let mut out = output::screen(Foreign::Text);
+    out.write_all(text)?;
+    out.flush()
 }
 
 /// Returns the services with their directories of events.
@@ -385,10 +376,10 @@ pub(super) fn each_stored(
             let Some(log) = open(&dir)? else {
                 return Ok(());
             };
-            let mut lines = log.lines(log.select(&Query::default(), None)?, None);
+            let mut lines = log.lines(log.select(&Query::default(), None)?);
             let mut line = Vec::new();
             while lines.next(&mut line)?.is_some() {
-                if let Some(message) = Message::of(&line) {
+                if let Some(message) = Message::of(without_end(&line)) {
                     are_any = true;
                     receive(message);
                 }

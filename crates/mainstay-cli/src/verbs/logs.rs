@@ -16,7 +16,7 @@ use mainstay_core::log::stored::Stored;
 use mainstay_core::spec::ServiceName;
 use mainstay_core::suggest::did_you_mean;
 use mainstay_host::output::{self, Foreign};
-use mainstay_logs::read::{Followed, Keep, Log, Position, Query, follow};
+use mainstay_logs::read::{Followed, Log, Position, Query, follow};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access;
 use regex::bytes::Regex;
@@ -289,21 +289,21 @@ impl Logs {
         query: &Query,
         shown: &RefCell<Shown>,
     ) -> Result<(), ShowError> {
-        let keeps: Vec<_> = sources
+        let reads: Vec<_> = sources
             .iter()
-            .map(|source| |line: &[u8]| source.filter.keeps(line))
+            .map(|source| |line: &[u8]| source.filter.keeps(line).then_some((0, ())))
             .collect();
         let inputs: Vec<_> = sources
             .iter()
-            .zip(&keeps)
-            .map(|(source, keep)| Input {
+            .zip(&reads)
+            .map(|(source, read)| Input {
                 log: &source.log,
                 service: source.service,
-                keep: (!source.filter.keeps_all()).then_some(keep as &Keep<'_>),
-                rank: |_| 0,
+                read,
+                is_whole: source.filter.keeps_all(),
             })
             .collect();
-        let merged = merge(&inputs, query, |number, time, line| {
+        let merged = merge(&inputs, query, |number, time, line, ()| {
             shown.borrow_mut().line(&sources[number].tag, time, line)
         });
         merged.map_err(|error| match error {
@@ -399,7 +399,7 @@ fn names_streams(log: &Log) -> io::Result<bool> {
         lines: Some(SAMPLE),
         ..Query::default()
     };
-    let mut lines = log.lines(log.select(&query, None)?, None);
+    let mut lines = log.lines(log.select(&query, None)?);
     let (mut line, mut is_empty) = (Vec::new(), true);
     while lines.next(&mut line)?.is_some() {
         if Stored::parse(&line).stream.is_some() {

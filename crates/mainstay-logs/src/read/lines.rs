@@ -8,7 +8,7 @@ use mainstay_core::log::stored::Stored;
 use super::files::{Content, Log, micros};
 use super::index::Index;
 use super::part::{Part, copy, next_line, without_end};
-use super::search::{Keep, Range};
+use super::search::Range;
 use super::{BLOCK, SLACK};
 
 /// The time when a line was written, as far as it is known.
@@ -48,12 +48,11 @@ impl Log {
         Ok(())
     }
 
-    /// Returns the lines of a range for which `keep` returns true.
-    pub fn lines<'a>(&'a self, range: Range, keep: Option<&'a Keep<'a>>) -> Lines<'a> {
+    /// Returns the lines of a range.
+    pub fn lines(&self, range: Range) -> Lines<'_> {
         Lines {
             log: self,
             range,
-            keep,
             next: range.start.piece,
             part: None,
         }
@@ -99,7 +98,6 @@ impl Read for OwnedPart {
 pub struct Lines<'a> {
     log: &'a Log,
     range: Range,
-    keep: Option<&'a Keep<'a>>,
     next: usize,
     part: Option<(BufReader<Box<dyn Read + 'a>>, Clock)>,
 }
@@ -113,12 +111,7 @@ impl Lines<'_> {
                 line.clear();
                 let length = next_line(part, line)?;
                 if length > 0 {
-                    let bare = without_end(line);
-                    let time = clock.time(bare, length)?;
-                    if self.keep.is_none_or(|keep| keep(bare)) {
-                        return Ok(Some(time));
-                    }
-                    continue;
+                    return clock.time(without_end(line), length).map(Some);
                 }
                 self.part = None;
             }
