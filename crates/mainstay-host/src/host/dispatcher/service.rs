@@ -107,7 +107,6 @@ impl Service {
     pub(super) fn replace(&mut self, old: &mut Self) {
         self.log_problems = mem::take(&mut old.log_problems);
         self.sink_problems = mem::take(&mut old.sink_problems);
-        self.told_at = old.told_at.max(self.told_at);
         self.is_stopped = old.is_stopped;
         self.desired = old.desired.take();
         self.desired_problem = old.desired_problem.take();
