@@ -12,6 +12,7 @@ mod library_failure;
 mod man;
 mod margins;
 mod not_found;
+mod progress;
 mod request_error;
 mod verbs;
 

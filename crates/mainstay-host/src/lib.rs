@@ -7,7 +7,7 @@
 //! - [`launch`], [`runs`], [`preflight`]: the environment and the programs of a start, and what is
 //!   checked before it; installations check the same
 //! - [`agent`]: requests that leave this machine; [`webhook`]: those that deliver alerts
-//! - [`output`], [`table`]: what a terminal gets to see
+//! - [`output`], [`table`], [`progress`]: what a terminal gets to see
 //!
 //! The crate does not install anything, and it sends no requests to supervisors: that is done by
 //! the command, above it.
@@ -21,6 +21,7 @@ pub mod manifest_file;
 pub mod output;
 mod owner;
 pub mod preflight;
+pub mod progress;
 pub mod runs;
 pub mod table;
 mod text;

@@ -3,14 +3,15 @@
 //! A reader that closes early (`| head`) is not an error.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::terminal::{Allow, Escaper, escape};
 use serde::Serialize;
 
-use crate::text::wrap;
+use crate::text::{width, wrap};
 
 const RESET: &str = "\x1b[0m";
 
@@ -200,6 +201,7 @@ pub(crate) fn safe(foreign: Foreign) -> Composer {
 
 /// Returns a writer to `out`, whose content is passed on to standard output later.
 pub fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
+    line().hide();
     Writer {
         out,
         escaper: foreign.escaper(stdout().is_terminal()),
@@ -210,11 +212,71 @@ pub fn onto<W: Write>(out: W, foreign: Foreign) -> Writer<W> {
 
 /// Returns a writer to standard error.
 fn complaints(foreign: Foreign) -> Writer<io::Stderr> {
+    line().hide();
     Writer {
         out: stderr(),
         escaper: foreign.escaper(stderr().is_terminal()),
         has_colour: stderr_has_colour(),
         buffer: Vec::new(),
+    }
+}
+
+/// The line on the terminal at standard error that shows the progress of an operation.
+#[derive(Default)]
+pub(crate) struct Line {
+    /// The number of the operation. One with another number has ended.
+    number: u64,
+    /// The columns that the line occupies; 0 while it is not shown.
+    columns: usize,
+    /// The time of the last output of another kind.
+    hidden: Option<Instant>,
+}
+
+static LINE: LazyLock<Mutex<Line>> = LazyLock::new(Mutex::default);
+
+/// Returns the line of this process.
+pub(crate) fn line() -> MutexGuard<'static, Line> {
+    LINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    /// Returns the number of a new operation, which the line is about from now on.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Shows a text about an operation, unless that has ended or there was other output within this
+    /// time.
+    pub(crate) fn show(&mut self, number: u64, text: &str, pause: Duration) {
+        if self.number == number && self.hidden.is_none_or(|at| at.elapsed() >= pause) {
+            let drawn = self.draw(text);
+            let _ = stderr().write_all(drawn.as_bytes());
+        }
+    }
+
+    /// Returns the output that replaces the text of the line. Terminals without control sequences
+    /// show it, too.
+    pub(crate) fn draw(&mut self, text: &str) -> String {
+        let blank = " ".repeat(std::mem::replace(&mut self.columns, width(text)));
+        format!("\r{blank}\r{text}")
+    }
+
+    /// Erases the line until its next update.
+    fn hide(&mut self) {
+        if self.columns > 0 {
+            let erased = self.draw("");
+            let _ = stderr().write_all(erased.as_bytes());
+        }
+        self.hidden = Some(Instant::now());
+    }
+
+    /// Erases the line if it is about this operation.
+    pub(crate) fn end(&mut self, number: u64) {
+        if self.number == number {
+            self.number += 1;
+            self.hide();
+        }
     }
 }
 
@@ -389,14 +451,28 @@ pub fn terminal_width() -> Option<usize> {
     terminal_size().map(|(_, columns)| columns)
 }
 
+/// Returns the number of columns of the terminal at standard error; `None` if it is none that can
+/// redraw a line.
+pub(crate) fn line_width() -> Option<usize> {
+    size(&stderr())
+        .filter(|_| !is_dumb())
+        .map(|(_, columns)| columns)
+}
+
 /// Returns the lines and columns of the terminal at standard output; `None` if it is not a
 /// terminal, or the size is unknown.
 pub fn terminal_size() -> Option<(usize, usize)> {
-    #[cfg(unix)]
-    let size = rustix::termios::tcgetwinsize(stdout())
-        .ok()
-        .map(|size| (size.ws_row.into(), size.ws_col.into()));
-    #[cfg(windows)]
-    let size = mainstay_sys::console_size(&stdout());
-    size.filter(|&(rows, columns)| rows > 0 && columns > 0)
+    size(&stdout())
+}
+
+#[cfg(unix)]
+fn size(stream: &impl std::os::fd::AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    let size = (size.ws_row.into(), size.ws_col.into());
+    Some(size).filter(|&(rows, columns)| rows > 0 && columns > 0)
+}
+
+#[cfg(windows)]
+fn size(stream: &impl std::os::windows::io::AsHandle) -> Option<(usize, usize)> {
+    mainstay_sys::console_size(stream).filter(|&(rows, columns)| rows > 0 && columns > 0)
 }

@@ -17,6 +17,7 @@ use crate::client;
 use crate::deploy::update::{self, Embedded};
 use crate::installed::Installed;
 use crate::not_found;
+use crate::progress;
 use crate::request_error::RequestError;
 
 /// The services to control.
@@ -57,8 +58,22 @@ fn expected_state(verb: Verb) -> StateName {
     }
 }
 
+/// Returns the word for a request in progress.
+fn doing(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Start => "starting",
+        Verb::Stop => "stopping",
+        Verb::Restart => "restarting",
+        Verb::Pause => "pausing",
+        Verb::Continue => "continuing",
+        Verb::Reload => "reloading",
+    }
+}
+
 impl Stop {
     pub(crate) fn run(self, state: &StateDir) -> Result<ExitCode, Failure> {
+        let _progress =
+            (!self.json).then(|| progress::of_services(state, doing(Verb::Stop), &self.names));
         let (names, json) = (self.names, self.json);
         let reach = if self.with_dependents {
             Reach::WithDependents
@@ -83,6 +98,8 @@ type Answer = Result<Vec<ServiceReport>, RequestError>;
 
 impl Control {
     pub(crate) fn run(self, verb: Verb, state: &StateDir) -> Result<ExitCode, Failure> {
+        let _progress =
+            (!self.json).then(|| progress::of_services(state, doing(verb), &self.names));
         self.ask(verb, Reach::Named, state)
     }
 

@@ -10,6 +10,7 @@ use mainstay_core::spec::Spec;
 use mainstay_host::manifest_file::{self, Loaded};
 use mainstay_host::output;
 use mainstay_host::preflight;
+use mainstay_host::progress::Progress;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ use crate::deploy::embedded::{self, Change};
 use crate::deploy::system::{self, Order, Wanted};
 use crate::installed::{Mode, Record};
 use crate::library_failure::of_library;
+use crate::progress;
 
 /// Install services from a manifest, to start at boot; update those already installed
 ///
@@ -142,7 +144,9 @@ impl Install {
             let any = mainstay::service("any").manager(record.manager);
             mainstay::may_install(&any.scope(record.scope())).map_err(of_library)?;
         }
+        let progress = self.progress(state, &specs);
         let done = system::install_all(state, &order)?;
+        drop(progress);
         let services: Vec<Line> = specs
             .iter()
             .zip(done)
@@ -208,7 +212,9 @@ impl Install {
             output::text(&embedded::plan_all(state, manifest, specs)?)?;
             return Ok(ExitCode::SUCCESS);
         }
+        let progress = self.progress(state, specs);
         let done = embedded::install_all(state, manifest, specs, self.expected())?;
+        drop(progress);
         let lines = specs.iter().zip(done).map(|(spec, done)| Line {
             name: done.name.to_string(),
             manager: Manager::Mainstay.name(),
@@ -222,6 +228,13 @@ impl Install {
             warnings: preflight::warnings(spec, &manifest.dir),
         });
         self.show(lines.collect())
+    }
+
+    fn progress(&self, state: &StateDir, specs: &[Spec]) -> Option<Progress> {
+        let names: Vec<_> = specs.iter().map(|spec| spec.name().to_string()).collect();
+        (!self.json)
+            .then(|| progress::of_services(state, "installing", &names))
+            .flatten()
     }
 
     /// Returns the version that must be installed before the change.

@@ -1,9 +1,11 @@
 //! `mainstay snapshot create|list|show|verify|restore|prune NAME [ID]`: manages the snapshots of a
 //! service's state.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay::Scope;
 use mainstay_api::Verb;
@@ -16,7 +18,10 @@ use mainstay_core::spec::{ServiceName, SnapshotKeep, SnapshotPolicy};
 use mainstay_host as host;
 use mainstay_host::manifest_file;
 use mainstay_host::output;
-use mainstay_store::snapshot::{CallOff, Created, Listed, Occasion, Replaced, Store, Wait, Which};
+use mainstay_host::progress::Progress;
+use mainstay_store::snapshot::{
+    Change, Created, Listed, Occasion, Replaced, Seam, Store, Wait, Which,
+};
 use mainstay_store::state_dir::StateDir;
 use mainstay_sys::access::Closed;
 use serde_json::{Value, json};
@@ -100,6 +105,20 @@ struct Of {
     json: bool,
 }
 
+/// The number of bytes that were copied so far.
+#[derive(Default)]
+struct Copied(AtomicU64);
+
+impl Seam for Copied {
+    fn before(&self, _: Change<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn copied(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// A service's snapshots, and the state directory of its supervisor.
 struct Kept {
     name: ServiceName,
@@ -108,6 +127,7 @@ struct Kept {
     /// The state directory of all services.
     base: StateDir,
     store: Store,
+    copied: Arc<Copied>,
 }
 
 impl Snapshot {
@@ -150,8 +170,10 @@ impl Kept {
             return Err(Failure::new(Code::Unknown, message));
         };
         let state = base.of(name.as_str());
+        let copied = Arc::<Copied>::default();
         Ok(Self {
-            store: Store::new(&state, &name, None, Arc::new(CallOff::default())),
+            store: Store::new(&state, &name, None, Arc::clone(&copied) as Arc<dyn Seam>),
+            copied,
             base: base.clone(),
             state,
             name,
@@ -248,6 +270,16 @@ impl Kept {
         }
     }
 
+    /// Shows what is being done to the snapshots, until the value is dropped.
+    fn progress(&self, json: bool, doing: &str) -> Option<Progress> {
+        let (what, copied) = (format!("{}: {doing}", self.name), Arc::clone(&self.copied));
+        let text = move || match copied.0.load(Ordering::Relaxed) {
+            0 => what.clone(),
+            bytes => format!("{what}, {} copied", size(bytes)),
+        };
+        (!json).then(|| Progress::begin(text)).flatten()
+    }
+
     fn print_remarks(&self, remarks: &[String]) {
         for remark in remarks {
             output::remark(&format!("{}: {remark}", self.name));
@@ -259,6 +291,7 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
     let runs = kept
         .report()?
         .is_some_and(|service| service.state == StateName::Running);
+    let progress = kept.progress(json, "taking a snapshot");
     let id = if runs {
         let taken = client::block_on(client::snapshot(&kept.state, kept.name.as_str()))?;
         taken.map_err(|error| match kept.declared(manifest) {
@@ -283,6 +316,7 @@ fn create(kept: &Kept, manifest: Option<&Path>, json: bool) -> Result<(), Failur
             Created::Unchanged => return Ok(()),
         }
     };
+    drop(progress);
     let taken = kept.store.list()?.into_iter().find(|one| one.id == id);
     match (taken, json) {
         (taken, true) => {
@@ -437,7 +471,9 @@ fn verify(kept: &Kept, id: Option<SnapshotId>, json: bool) -> Result<(), Failure
     session.finish();
     kept.print_remarks(&session.remarks);
     let (mut snapshots, mut text, mut damaged) = (Vec::new(), String::new(), 0);
-    for id in ids {
+    let all = ids.len();
+    for (number, id) in (1..).zip(ids) {
+        let _progress = kept.progress(json, &format!("verifying snapshot {number} of {all}"));
         let verdict = session.verify(id)?;
         let why = verdict.err().map(|damage| damage.to_string());
         damaged += usize::from(why.is_some());
@@ -503,7 +539,9 @@ fn restore(
         None => {}
     }
     let is_to_start = runs.is_some();
+    let progress = kept.progress(json, "restoring a snapshot");
     let restored = restore_now(kept, which, replaced);
+    drop(progress);
     // The service ran before: start it again even if nothing was restored.
     if is_to_start {
         let started = kept.control(Verb::Start);

@@ -10,6 +10,7 @@ use mainstay_store::state_dir::StateDir;
 
 use crate::deploy::embedded;
 use crate::installed::Installed;
+use crate::progress;
 
 /// Stop and remove services; keep their logs and data
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,7 @@ impl Uninstall {
         } else {
             Remains::Keep
         };
+        let _progress = progress::of_services(state, "uninstalling", &self.names);
         let (embedded, of_system) = embedded::split_left(state, self.names, remains);
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
         let found = if self.purge {

@@ -24,6 +24,7 @@ use crate::deploy::{registered, system};
 use crate::installed::Installed;
 use crate::library_failure::of_library;
 use crate::not_found;
+use crate::progress;
 
 /// Update installed services from a manifest; roll back each one that does not become healthy
 ///
@@ -132,7 +133,7 @@ impl Update {
         let sites = sites.collect::<Result<Vec<_>, Failure>>()?;
         let mut lines = Vec::new();
         for site in sites {
-            let done = self.how.update(&*site, |_, found| {
+            let done = self.how.update(state, &*site, |_, found| {
                 let definition = Definition {
                     manifest: self.text(&manifest, &*site, found)?,
                     format: manifest.format,
@@ -233,7 +234,7 @@ impl Rollback {
         let not_found = || not_found::service(state, &self.name);
         let name = ServiceName::new(&self.name).ok_or_else(not_found)?;
         let site = site(state, &name)?.ok_or_else(not_found)?;
-        let done = self.how.update(&*site, |registry, found| {
+        let done = self.how.update(state, &*site, |registry, found| {
             let before = found.life.version().0.saturating_sub(1);
             let version = self.to.unwrap_or(before);
             if version == 0 {
@@ -263,10 +264,13 @@ impl Rollback {
 impl How {
     fn update(
         &self,
+        state: &StateDir,
         site: &dyn Site,
         new: impl FnOnce(&Registry, &Registered) -> Result<update::New, Failure>,
     ) -> Result<Done, Failure> {
         let expected = self.if_version.map_or(Expected::Any, Expected::from);
+        let name = site.name().to_string();
+        let _progress = (!self.json).then(|| progress::of_services(state, "updating", &[name]));
         update::update(site, expected, self.canary, new)
     }
 

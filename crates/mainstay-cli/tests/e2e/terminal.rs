@@ -296,3 +296,57 @@ fn colors_are_a_choice() {
         "{help}"
     );
 }
+
+/// The progress is shown on a terminal only, and only meanwhile.
+#[test]
+fn a_long_start_shows_its_progress_and_leaves_nothing_of_it() {
+    let (supervisor, sandbox) = supervise(
+        r#"
+        [service.a]
+        command = ["PUPPET", "hang"]
+        start.ready = { exec = ["/bin/sh", "-c", "test -e HERE/fine || { echo not yet; exit 1; }"] }
+        stop.graceful = "0s"
+        "#,
+    );
+    event(&supervisor, "a", "started");
+    let fine = sandbox.path().join("fine");
+    let restart = |options: &[&str], variable: (&str, &str)| {
+        drop(fs::remove_file(&fine));
+        let mut command = sandbox.command(mainstay());
+        command.args(["restart", "a"]).args(options);
+        command.env("TERM", "xterm").env(variable.0, variable.1);
+        Terminal::start(command)
+    };
+    let shown = restart(&[], ("NO_COLOR", "1"));
+    wait_until("progress", SOON, || {
+        let line = "\ra: start-pending: the probe command /bin/sh failed";
+        shown.shown().contains(line).then_some(())
+    });
+    fs::write(&fine, "").expect("a file");
+    let (status, text) = shown.finish();
+    assert!(status.success() && !text.contains('\x1b'), "{text:?}");
+    let mut drawn = text.rsplit('\r');
+    assert_eq!(drawn.next(), Some("a: running\n"));
+    let (blank, before) = (drawn.next().expect("blanks"), drawn.next().expect("a line"));
+    assert_eq!(blank, " ".repeat(before.chars().count()));
+
+    for (options, variable, expected) in [
+        (&["-q"][..], ("TERM", "xterm"), ""),
+        (&["--json"], ("TERM", "xterm"), "{"),
+        (&[], ("TERM", "dumb"), "a: running\n"),
+    ] {
+        let running = restart(options, variable);
+        wait_until("a long start", SOON, || {
+            let a = service(&sandbox, "a");
+            let lasts = a["since_seconds"].as_u64() >= Some(2);
+            (lasts && a["state"] == "start-pending").then_some(())
+        });
+        fs::write(&fine, "").expect("a file");
+        let (_, text) = running.finish();
+        assert!(
+            !text.contains('\r') && text.starts_with(expected),
+            "{text:?}"
+        );
+    }
+    stop(supervisor, &sandbox);
+}

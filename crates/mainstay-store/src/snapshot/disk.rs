@@ -22,6 +22,9 @@ pub trait Seam: Send + Sync {
     fn is_called_off(&self) -> bool {
         false
     }
+
+    /// Called when this number of bytes of content was read to be copied.
+    fn copied(&self, _bytes: usize) {}
 }
 
 /// A change to the file system.
@@ -150,10 +153,13 @@ impl Disk<'_> {
     pub(super) fn copy(self, from: &File, to: &File, to_path: &Path) -> io::Result<(u64, Digest)> {
         self.0.before(Change::Write(to_path))?;
         if sys::clone_content(from, to) {
-            let digest = read_through(to, |_, _| self.0.before(Change::Write(to_path)));
-            return digest;
+            return read_through(to, |bytes, _| {
+                self.0.copied(bytes.len());
+                self.0.before(Change::Write(to_path))
+            });
         }
         let copied = read_through(from, |bytes, at| {
+            self.0.copied(bytes.len());
             self.0.before(Change::Write(to_path))?;
             sys::write_at(to, bytes, at)
         })?;
