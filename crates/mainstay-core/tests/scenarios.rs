@@ -15,8 +15,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, Engine, Event, Exit, Notice, RecoveredState, Request, RunId, ServiceId, Snapshotted,
-    StartFailure, Token,
+    Action, CopyFailure, Engine, Event, Exit, Notice, RecoveredState, Request, RunId, ServiceId,
+    Snapshotted, StartFailure, Token,
 };
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::snapshot::SnapshotId;
@@ -269,7 +269,7 @@ impl Stage {
                 let result = match why {
                     [] => Ok(SnapshotId::new(1, None)),
                     [id] if id.parse::<SnapshotId>().is_ok() => Ok(id.parse().ok()?),
-                    why => Err(why.join(" ")),
+                    why => Err(CopyFailure::Files(why.join(" "))),
                 };
                 self.step(Event::Restored(id, token, result));
             }
@@ -281,7 +281,7 @@ impl Stage {
                     [id] if id.parse::<SnapshotId>().is_ok() => {
                         Ok(Snapshotted::Taken(id.parse().ok()?))
                     }
-                    why => Err(why.join(" ")),
+                    why => Err(CopyFailure::Files(why.join(" "))),
                 };
                 self.step(Event::Snapshotted(id, token, result));
             }

@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{
-        Action, Event, Exit, Fact, Launch, RunId, StartFailure, Style, Token, Tryout,
+        Action, CopyFailure, Event, Exit, Fact, Launch, RunId, StartFailure, Style, Token, Tryout,
     };
     use crate::manifest::{Format, parse};
     use crate::spec::Spec;
@@ -250,7 +250,7 @@ mod tests {
             Some("aa"),
             "while it is taken"
         );
-        let failed = Event::Snapshotted(web, token, Err("no".to_owned()));
+        let failed = Event::Snapshotted(web, token, Err(CopyFailure::Thawing));
         let actions = host.engine.step(failed, NOW);
         assert_eq!(host.cause("web").as_deref(), Some("aa"), "its alert");
         host.perform(actions);

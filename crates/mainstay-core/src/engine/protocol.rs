@@ -1,11 +1,13 @@
 //! The protocol between the engine and its host: events report observations, actions are
 //! instructions.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::contract::{Exit, StartFailure};
 use super::fact::Fact;
 use super::id::{RunId, ServiceId, Token};
+use super::request::Refusal;
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::{Probe, StopAsk};
 
@@ -35,10 +37,10 @@ pub enum Event {
     Forgotten(ServiceId),
     /// The answer to [`Action::Restore`] and [`Action::RestoreSnapshot`]: the restored snapshot, or
     /// the reason for the failure.
-    Restored(ServiceId, Token, Result<SnapshotId, String>),
+    Restored(ServiceId, Token, Result<SnapshotId, CopyFailure>),
     /// The answer to [`Action::Snapshot`] and [`Action::KeepState`], also after
     /// [`Action::AbandonSnapshot`]: the result, or the reason for the failure.
-    Snapshotted(ServiceId, Token, Result<Snapshotted, String>),
+    Snapshotted(ServiceId, Token, Result<Snapshotted, CopyFailure>),
     /// A deadline has passed. The event is harmless at any other time.
     Tick,
     /// A deadline may have passed while the host did not run (it was suspended, or the machine is
@@ -63,6 +65,36 @@ impl Event {
             | Self::Forgotten(id)
             | Self::Snapshotted(id, ..) => Some(*id),
             Self::Tick | Self::Late => None,
+        }
+    }
+}
+
+/// The reason why a snapshot was not taken, or a state not restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFailure {
+    /// A cancellation before anything was copied.
+    Cancelled,
+    /// The restore took too long.
+    RestoreTimedOut,
+    /// The service was removed.
+    Removed,
+    /// The `thaw` command of the previous snapshot is still running.
+    Thawing,
+    /// The `quiesce` command failed, for this reason.
+    NotQuiesced(String),
+    /// The files could not be copied, for this reason.
+    Files(String),
+}
+
+impl fmt::Display for CopyFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("it was cancelled"),
+            Self::RestoreTimedOut => f.write_str("the restore timed out"),
+            Self::Removed => Refusal::Removed.fmt(f),
+            Self::Thawing => f.write_str("the `thaw` command of the last one is still running"),
+            Self::NotQuiesced(why) => write!(f, "the `quiesce` command failed: {why}"),
+            Self::Files(why) => f.write_str(why),
         }
     }
 }

@@ -511,7 +511,7 @@ fn a_cancelled_restore_is_requested_again_by_a_start() {
     let cancelled = Action::AbandonRestore(a, token);
     assert!(actions.contains(&cancelled), "{actions:?}");
     engine.request(a, Request::Start, at(3)).unwrap();
-    let late = Event::Restored(a, token, Err("it was cancelled".to_owned()));
+    let late = Event::Restored(a, token, Err(CopyFailure::Cancelled));
     assert_ne!(restore(&engine.step(late, at(4))), token);
 }
 

@@ -22,7 +22,7 @@ use super::contract::Ended;
 use super::fact::Fact;
 use super::graph::Graph;
 use super::id::{ServiceId, Token};
-use super::protocol::{Action, Snapshotted};
+use super::protocol::{Action, CopyFailure, Snapshotted};
 use super::request::{Launch, Refusal};
 use super::rollout::{
     COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,
@@ -358,7 +358,7 @@ impl Engine {
     pub(super) fn trial_kept(
         &mut self,
         answered: Token,
-        result: &Result<Snapshotted, String>,
+        result: &Result<Snapshotted, CopyFailure>,
     ) -> Option<ServiceId> {
         let is_of = |trial: &&mut Trial| match trial.step {
             Step::Snapshotting { token, .. } => token == Some(answered),
@@ -377,7 +377,7 @@ impl Engine {
                 }
             }
             Ok(Snapshotted::Unchanged) => self.not_kept(service, "it has no snapshot".to_owned()),
-            Err(why) => self.not_kept(service, why.clone()),
+            Err(why) => self.not_kept(service, why.to_string()),
         }
         Some(service)
     }
@@ -396,7 +396,7 @@ impl Engine {
     pub(super) fn trial_restored(
         &mut self,
         answered: Token,
-        result: &Result<SnapshotId, String>,
+        result: &Result<SnapshotId, CopyFailure>,
     ) -> Option<ServiceId> {
         let is_of = |trial: &&mut Trial| match trial.step {
             Step::Restoring { token, .. } => token == answered,
@@ -417,7 +417,7 @@ impl Engine {
             Err(why) => {
                 let is_over = self.shutting_down;
                 if let Some(old) = self.services.get_mut(&service) {
-                    old.lost_its_state(why.clone(), is_over, &mut self.shared);
+                    old.lost_its_state(why.to_string(), is_over, &mut self.shared);
                 }
             }
         }
@@ -538,8 +538,7 @@ impl Engine {
             Step::Restoring { token, .. } if trial.is_due => {
                 let action = Action::AbandonRestore(service, token);
                 self.shared.actions.push(action);
-                let why = "the restore timed out".to_owned();
-                self.trial_restored(token, &Err(why));
+                self.trial_restored(token, &Err(CopyFailure::RestoreTimedOut));
                 return Some(changed);
             }
             Step::Ending { phase, why } if new.is_down() && !new.has_remains() => {

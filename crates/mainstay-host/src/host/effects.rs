@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Awaited, Event, Exit, Fact, RolloutRole, RunId, ServiceId, Snapshotted, StartFailure, Token,
+    Awaited, CopyFailure, Event, Exit, Fact, RolloutRole, RunId, ServiceId, Snapshotted,
+    StartFailure, Token,
 };
 use mainstay_core::spec::{Argv, Probe, ServiceName, Signal, Spec, StopAsk};
 use mainstay_core::time::Instant;
@@ -48,7 +49,7 @@ pub(super) enum Message {
     /// The definition that [`Definitions::check`] has checked.
     Checked(Ticket, Box<Result<Candidate, Reply>>),
     /// The result of copying a service's state.
-    Copied(ServiceId, Token, Result<Snapshotted, String>),
+    Copied(ServiceId, Token, Result<Snapshotted, CopyFailure>),
     /// A message about a service, for the operator.
     Remark(ServiceId, String),
 }

@@ -9,7 +9,7 @@ use super::{Goal, Service};
 use crate::engine::contract::Human;
 use crate::engine::fact::{Fact, Halt, Outcome};
 use crate::engine::id::Token;
-use crate::engine::protocol::{Action, Snapshotted};
+use crate::engine::protocol::{Action, CopyFailure, Snapshotted};
 use crate::engine::request::Refusal;
 use crate::engine::shared::Shared;
 use crate::engine::state::{Main, Phase, SnapshotSchedule, State};
@@ -262,7 +262,7 @@ impl Service {
     pub(in crate::engine) fn snapshotted(
         &mut self,
         answered: Token,
-        result: Result<Snapshotted, String>,
+        result: Result<Snapshotted, CopyFailure>,
         shared: &mut Shared,
     ) {
         if self.abandoned == Some(answered) {
@@ -287,7 +287,7 @@ impl Service {
             Ok(done) => done,
             Err(why) => {
                 self.release(shared);
-                return self.failed_to_keep(why, shared);
+                return self.failed_to_keep(why.to_string(), shared);
             }
         };
         // A manual snapshot that is taken early does not replace the one that is due.
@@ -356,7 +356,7 @@ impl Service {
     pub(in crate::engine) fn restored(
         &mut self,
         answered: Token,
-        result: Result<SnapshotId, String>,
+        result: Result<SnapshotId, CopyFailure>,
         shared: &mut Shared,
     ) {
         let State::Restoring {
@@ -382,7 +382,10 @@ impl Service {
                 self.emit(Fact::Restored { snapshot }, shared);
                 self.wait(shared);
             }
-            Err(why) => self.halt(Halt::NotRestored { why }, None, shared),
+            Err(why) => {
+                let why = why.to_string();
+                self.halt(Halt::NotRestored { why }, None, shared);
+            }
         }
     }
 }

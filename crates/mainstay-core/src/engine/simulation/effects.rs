@@ -447,7 +447,7 @@ impl World {
                     let answer = if self.chance(0.8) {
                         Ok(SnapshotId::new(self.events, None))
                     } else {
-                        Err("none left".to_owned())
+                        Err(CopyFailure::Files("none left".to_owned()))
                     };
                     self.coming
                         .push((at, Event::Restored(service, token, answer)));
@@ -493,7 +493,7 @@ impl World {
                     let most = [100, 5_000, 100_000][self.below(3)];
                     let at = now + self.millis(most);
                     let answer = match self.below(4) {
-                        0 => Err("a file changed".to_owned()),
+                        0 => Err(CopyFailure::Files("a file changed".to_owned())),
                         1 => Ok(Snapshotted::Unchanged),
                         _ => Ok(Snapshotted::Taken(SnapshotId::new(self.events, None))),
                     };
@@ -511,7 +511,7 @@ impl World {
                 account.is_called_off = true;
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(100);
-                    let why = Err("called off".to_owned());
+                    let why = Err(CopyFailure::Cancelled);
                     self.coming.push((at, Event::Restored(id, token, why)));
                 }
             }
@@ -526,7 +526,7 @@ impl World {
                 account.abandoned = Some(token);
                 if self.behaves || self.chance(0.9) {
                     let at = now + self.millis(100);
-                    let why = Err("called off".to_owned());
+                    let why = Err(CopyFailure::Cancelled);
                     self.coming.push((at, Event::Snapshotted(id, token, why)));
                 }
             }
@@ -554,7 +554,7 @@ impl World {
                     let answer = if self.chance(0.8) {
                         Ok(Snapshotted::Taken(SnapshotId::new(self.events, None)))
                     } else {
-                        Err("the disk is full".to_owned())
+                        Err(CopyFailure::Files("the disk is full".to_owned()))
                     };
                     self.coming
                         .push((at, Event::Snapshotted(service, token, answer)));
@@ -575,7 +575,7 @@ impl World {
                     let answer = if self.chance(0.8) {
                         Ok(snapshot)
                     } else {
-                        Err("damaged".to_owned())
+                        Err(CopyFailure::Files("damaged".to_owned()))
                     };
                     self.coming
                         .push((at, Event::Restored(service, token, answer)));

@@ -214,7 +214,7 @@ impl World {
                 .into_iter()
                 .chain(account.snapshot.map(|(token, _)| token))
             {
-                let why = Err("called off".to_owned());
+                let why = Err(CopyFailure::Cancelled);
                 self.coming.push((at, Event::Snapshotted(id, token, why)));
             }
             let Some(run) = &account.run else { continue };

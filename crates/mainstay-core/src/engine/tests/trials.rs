@@ -91,7 +91,10 @@ fn a_rollback_restores_the_state_of_a_service_that_had_failed() {
 /// definition comes back.
 #[test]
 fn a_candidate_does_not_start_without_a_snapshot() {
-    for kept in [Ok(Snapshotted::Unchanged), Err("no space".to_owned())] {
+    for kept in [
+        Ok(Snapshotted::Unchanged),
+        Err(CopyFailure::Files("no space".to_owned())),
+    ] {
         let (mut engine, [service, _], token) = try_out_after_a_failure();
         let actions = engine.step(Event::Snapshotted(service, token, kept), at(1));
         assert_eq!(spawned(&actions).0, service);

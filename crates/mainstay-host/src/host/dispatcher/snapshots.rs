@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_api::{Done, Taken};
-use mainstay_core::engine::{Event, Refusal, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::Still;
 use mainstay_store::snapshot::{Occasion, Replaced, Which};
@@ -20,9 +20,6 @@ use super::Dispatcher;
 use super::helpers::Purpose;
 use crate::host::control::Reply;
 use crate::host::effects::Effects;
-
-/// The reason that a cancelled snapshot has failed.
-const CANCELLED: &str = "it was cancelled";
 
 /// The time limit of each command around a copy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -73,18 +70,18 @@ impl Snapshots {
     pub(super) fn removed(&mut self, id: ServiceId) -> Option<Token> {
         self.called_off.remove(&id);
         let token = self.taking.remove(&id)?.token;
-        self.answer(token, &Err(Refusal::Removed.to_string()));
+        self.answer(token, &Err(CopyFailure::Removed));
         Some(token)
     }
 
-    fn answer(&mut self, token: Token, result: &Result<Snapshotted, String>) {
+    fn answer(&mut self, token: Token, result: &Result<Snapshotted, CopyFailure>) {
         if let Some(reply) = self.clients.remove(&token) {
             let _ = reply.send(match result {
                 Ok(Snapshotted::Taken(snapshot)) => Reply::document(&Taken {
                     snapshot: *snapshot,
                 }),
                 Ok(Snapshotted::Unchanged) => Reply::document(&Done {}),
-                Err(why) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, why),
+                Err(why) => Reply::error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
             });
         }
     }
@@ -113,12 +110,11 @@ impl<E: Effects> Dispatcher<E> {
             return;
         };
         if self.snapshots.called_off.remove(&id) == Some(token) {
-            return self.end_copy(id, token, Err(CANCELLED.to_owned()));
+            return self.end_copy(id, token, Err(CopyFailure::Cancelled));
         }
         let spec = Arc::clone(&service.spec);
         if self.helpers.is_thawing(id) {
-            let why = "the `thaw` command of the last one is still running";
-            return self.end_copy(id, token, Err(why.to_owned()));
+            return self.end_copy(id, token, Err(CopyFailure::Thawing));
         }
         self.snapshots.begin(id, token, occasion);
         match spec.snapshot().map(|policy| policy.still()) {
@@ -154,12 +150,9 @@ impl<E: Effects> Dispatcher<E> {
         taking.is_quiesced = true;
         let (occasion, is_called_off) = (taking.occasion, taking.is_called_off);
         match answer {
-            Ok(()) if is_called_off => self.end_copy(id, token, Err(CANCELLED.to_owned())),
+            Ok(()) if is_called_off => self.end_copy(id, token, Err(CopyFailure::Cancelled)),
             Ok(()) => self.effects.copy(id, token, occasion),
-            Err(why) => {
-                let why = format!("the `quiesce` command failed: {why}");
-                self.end_copy(id, token, Err(why));
-            }
+            Err(why) => self.end_copy(id, token, Err(CopyFailure::NotQuiesced(why))),
         }
     }
 
@@ -168,13 +161,13 @@ impl<E: Effects> Dispatcher<E> {
         &mut self,
         id: ServiceId,
         token: Token,
-        result: Result<Snapshotted, String>,
+        result: Result<Snapshotted, CopyFailure>,
     ) {
         self.end_copy(id, token, result);
         self.work();
     }
 
-    fn end_copy(&mut self, id: ServiceId, token: Token, result: Result<Snapshotted, String>) {
+    fn end_copy(&mut self, id: ServiceId, token: Token, result: Result<Snapshotted, CopyFailure>) {
         if let Some(taking) = self.snapshots.end(id, token)
             && taking.is_quiesced
         {

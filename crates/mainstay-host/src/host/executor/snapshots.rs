@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::thread;
 
-use mainstay_core::engine::{Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
@@ -92,11 +92,11 @@ impl Snapshots for Executor {
                     Created::Unchanged => Snapshotted::Unchanged,
                 }
             });
-            let result = result.map_err(|failure: Failure| failure.line());
+            let result = result.map_err(|failure: Failure| CopyFailure::Files(failure.line()));
             messages.send(Message::Copied(id, token, result));
         };
         if let Err(error) = start_thread("snapshot", run) {
-            let why = format!("start a thread: {error}");
+            let why = CopyFailure::Files(format!("start a thread: {error}"));
             self.send(Message::Copied(id, token, Err(why)));
         }
     }
@@ -120,7 +120,7 @@ impl Snapshots for Executor {
             let restored = |result| Message::Engine(Event::Restored(id, token, result));
             let mut session = match store.lock(Wait::UntilFree) {
                 Ok(session) => session,
-                Err(failure) => return send(restored(Err(failure.line()))),
+                Err(failure) => return send(restored(Err(CopyFailure::Files(failure.line())))),
             };
             match session.restore(which, replaced) {
                 Ok(done) => {
@@ -130,7 +130,7 @@ impl Snapshots for Executor {
                     }
                     send(restored(Ok(done.index.id)));
                 }
-                Err(failure) => send(restored(Err(failure.line()))),
+                Err(failure) => send(restored(Err(CopyFailure::Files(failure.line())))),
             }
             // A caller that cancels the restore waits for its end, and the next session does the
             // rest.
@@ -142,7 +142,7 @@ impl Snapshots for Executor {
             }
         };
         if let Err(error) = start_thread("restore", run) {
-            let why = format!("start a thread: {error}");
+            let why = CopyFailure::Files(format!("start a thread: {error}"));
             self.send(Message::Engine(Event::Restored(id, token, Err(why))));
         }
     }

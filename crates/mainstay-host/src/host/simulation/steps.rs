@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use mainstay_api::{Decision, Reach, Route};
 use mainstay_core::engine::{
-    Event, Notice, Principal, Request, RunId, ServiceId, Snapshotted, Token, Unasked,
+    CopyFailure, Event, Notice, Principal, Request, RunId, ServiceId, Snapshotted, Token, Unasked,
 };
 use mainstay_core::spec::{ServiceName, SinkTarget};
 use mainstay_logs::{FileError, LogEvent, Lost, SinkEvent, Task};
@@ -252,7 +252,7 @@ impl Life {
             },
             3 => Message::ClientLeft(id),
             4 => Message::Copied(id, token, Ok(Snapshotted::Unchanged)),
-            5 => Message::Engine(Event::Restored(id, token, Err("late".to_owned()))),
+            5 => Message::Engine(Event::Restored(id, token, Err(CopyFailure::Cancelled))),
             6 => Message::Remark(id, "a remark".to_owned()),
             7 => Message::Alert(AlertEvent::Enough),
             9 => Message::Engine(Event::Unasked(id, token, Unasked::Delayed)),

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
 use mainstay_core::manifest::Format;
 use mainstay_core::snapshot::SnapshotId;
 use mainstay_core::spec::ServiceName;
@@ -71,7 +71,7 @@ impl World {
             0 | 1 => self.is_kind,
             _ => true,
         };
-        let why = || "the disk is full".to_owned();
+        let why = || CopyFailure::Files("the disk is full".to_owned());
         Some(if is_restore {
             let result = is_done.then_some(snapshot).ok_or_else(why);
             Message::Engine(Event::Restored(id, token, result))
