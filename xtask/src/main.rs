@@ -114,7 +114,7 @@ fn root() -> &'static Path {
 }
 
 /// Returns the target directory, in whose `debug` this program is.
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 fn target_dir() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let dir = own.ancestors().nth(2);

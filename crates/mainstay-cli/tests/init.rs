@@ -1,14 +1,12 @@
 //! `mainstay init`, on directories of each kind.
 #![cfg(unix)]
 
-use std::ffi::CString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
-use mainstay_testkit::Sandbox;
+use mainstay_testkit::{Sandbox, make_pipe};
 use serde_json::Value;
 
 /// Projects by name, with their files. A name that ends with `*` is that of an executable file.
@@ -255,15 +253,7 @@ fn hostile_files_are_not_read() {
         &[("Procfile", &large), ("app.py", ""), ("x\ny.exe", "MZ")],
     );
     let at = |name: &str| sandbox.path().join("shop").join(name);
-    let pipe = CString::new(at("package.json").as_os_str().as_bytes()).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &*pipe,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
+    make_pipe(&at("package.json"));
     std::os::unix::fs::symlink("/dev/zero", at("Cargo.toml")).unwrap();
     std::os::unix::fs::symlink(".", at("loop")).unwrap();
     fs::write(at("requirements.txt"), b"\xff\xfe").unwrap();

@@ -8,6 +8,8 @@
 mod hung;
 #[cfg(target_os = "linux")]
 pub mod lab;
+#[cfg_attr(all(unix, not(target_os = "linux")), path = "procs_unix.rs")]
+#[cfg(unix)]
 pub mod procs;
 #[cfg(windows)]
 pub mod procs_windows;
@@ -30,6 +32,8 @@ use std::time::{Duration, Instant};
 pub use hung::HungMount;
 pub use programs::{mainstay, puppet};
 pub use sandbox::Sandbox;
+#[cfg(unix)]
+pub use sandbox::make_pipe;
 pub use supervisor::Supervisor;
 #[cfg(unix)]
 pub use terminal::Terminal;

@@ -3,7 +3,6 @@
 //! A test or a benchmark first becomes a subreaper ([`adopt_orphans`]), so that every process that
 //! a supervisor leaves behind becomes its descendant. Leaks can then be counted, and a clean-up
 //! kills only processes that were started here, by PID. A zombie counts as gone.
-#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;

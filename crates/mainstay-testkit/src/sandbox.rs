@@ -9,16 +9,26 @@ use tempfile::TempDir;
 
 /// The environment variable that marks the processes of a sandbox. They inherit it in any session
 /// and under any parent.
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 const MARK: &str = "MAINSTAY_TESTKIT_SANDBOX";
+
+/// Creates a named pipe. rustix cannot, on macOS.
+///
+/// # Panics
+/// If that fails.
+#[cfg(unix)]
+pub fn make_pipe(path: &Path) {
+    let status = Command::new("mkfifo").arg(path).status();
+    assert!(status.expect("mkfifo runs").success());
+}
 
 /// A temporary directory for a manifest and a state directory. The drop removes it with everything
 /// in it.
 ///
-/// On Linux, it also owns the processes started by [`Sandbox::command`] and all their descendants:
-/// this process becomes a subreaper, and the drop kills the remaining processes by PID. They are
-/// recognized by an environment variable, so a process that clears it escapes. On other systems,
-/// this is left to the supervisor under test.
+/// On Unix, it also owns the processes started by [`Sandbox::command`] and all their descendants:
+/// the drop kills the remaining processes by PID. They are recognized by an environment variable,
+/// so a process that clears it escapes. On Linux, this process also becomes a subreaper. On
+/// Windows, this is left to the supervisor under test.
 pub struct Sandbox {
     dir: TempDir,
 }
@@ -67,21 +77,31 @@ impl Sandbox {
         command
             .current_dir(self.path())
             .env("MAINSTAY_STATE_DIR", self.state_dir());
-        #[cfg(target_os = "linux")]
+        #[cfg(unix)]
         command.env(MARK, self.path());
         command
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 impl Sandbox {
     /// Returns the living processes of the sandbox, without the keepers of the services' pipes.
     pub fn processes(&self) -> Vec<rustix::process::Pid> {
-        let mut all = self.all_processes();
-        all.retain(|pid| !crate::procs::is_named(*pid, "mainstay-keeper"));
+        let all = self.all_processes();
+        #[cfg(target_os = "linux")]
+        let all = {
+            let is_keeper = |pid: &_| crate::procs::is_named(*pid, "mainstay-keeper");
+            all.into_iter().filter(|pid| !is_keeper(pid)).collect()
+        };
         all
     }
 
+    #[cfg(not(target_os = "linux"))]
+    fn all_processes(&self) -> Vec<rustix::process::Pid> {
+        crate::procs::with_env(MARK, &self.path().to_string_lossy())
+    }
+
+    #[cfg(target_os = "linux")]
     fn all_processes(&self) -> Vec<rustix::process::Pid> {
         let mark = self.path().to_string_lossy();
         let mut all = crate::procs::descendants();
@@ -104,7 +124,7 @@ impl Sandbox {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 impl Drop for Sandbox {
     /// Kills the remaining processes and waits until none is left, for at most 10 s.
     fn drop(&mut self) {

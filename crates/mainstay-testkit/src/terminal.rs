@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
@@ -104,7 +105,13 @@ impl Drop for Terminal {
 
 /// Opens a pseudo-terminal and returns both ends.
 fn pair() -> std::io::Result<(File, File)> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    // macOS has no flag for it.
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = OpenptFlags::CLOEXEC;
+    #[cfg(target_vendor = "apple")]
+    let flags = OpenptFlags::empty();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | flags)?;
+    fcntl_setfd(&master, FdFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     let path = ptsname(&master, Vec::new())?;

@@ -8,6 +8,7 @@ mod control;
 mod daemon;
 #[cfg(target_os = "linux")]
 mod events;
+#[cfg(target_os = "linux")]
 mod exhaustion;
 mod failures;
 mod hello;
@@ -61,10 +62,12 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(20);
 
 /// The exit codes by which the exit code contract is tested, with a limit of 5 restarts.
+#[cfg(target_os = "linux")]
 const CODES: [i32; 8] = [0, 1, 101, 137, 143, 201, 202, 255];
 
 /// Returns the number of starts of a program that always exits with `code`, and the final state in
 /// systemd.
+#[cfg(target_os = "linux")]
 fn contract(code: i32) -> (u32, &'static str) {
     match code {
         // The service has completed.

@@ -1,7 +1,9 @@
 //! Tests of reading: logs written by real writers, and files in unusual states.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+#[cfg(target_os = "linux")]
+use std::io::Read as _;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -497,6 +499,7 @@ fn stamps_that_a_service_writes_itself_do_not_mislead() {
 }
 
 /// Returns the bytes that this thread has read so far, and the number of calls (proc(5)).
+#[cfg(target_os = "linux")]
 fn read_so_far() -> (u64, u64) {
     let mut text = String::new();
     let mut file = File::open("/proc/thread-self/io").unwrap();
@@ -641,6 +644,6 @@ fn the_tail_is_what_is_whole_at_the_end() {
     file.set_len(1 << 40).unwrap();
     assert_eq!(tail(1 << 16), "");
     fs::remove_file(&current).unwrap();
-    rustix::fs::mkfifoat(rustix::fs::CWD, &current, rustix::fs::Mode::RUSR).unwrap();
+    mainstay_testkit::make_pipe(&current);
     assert!(Log::open(&dir.0).is_err(), "a pipe is not waited for");
 }

@@ -291,7 +291,7 @@ fn what_is_not_a_registry_is_left_alone() {
 fn a_pipe_in_its_place_is_refused() {
     let sandbox = Sandbox::new();
     let path = sandbox.path().join("registry.db");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    mainstay_testkit::make_pipe(&path);
     let opened = [
         Registry::open(&path).map(drop),
         Registry::find(&path).map(drop),

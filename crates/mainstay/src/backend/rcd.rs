@@ -302,7 +302,7 @@ mod tests {
     use super::super::Content;
     use super::super::checked::examples;
     use super::*;
-    use crate::{Account, service};
+    use crate::service;
 
     fn text_of(definition: &Definition) -> (String, Vec<String>) {
         let unit = Rcd.unit(definition, &examples::site()).unwrap();
@@ -506,7 +506,7 @@ fi
             let place = root.join(format!("{number}{place}x"));
             std::fs::create_dir(&place).unwrap();
             let definition = service("orders")
-                .account(Account::LocalSystem)
+                .account(crate::Account::LocalSystem)
                 .description(&value)
                 .executable(&dump)
                 .arguments(&words)
@@ -670,7 +670,7 @@ while True:
             );
         };
         let mut definition = service("orders-2")
-            .account(Account::LocalSystem)
+            .account(crate::Account::LocalSystem)
             .description("it's $HOME")
             .executable(&program)
             .arguments([""])

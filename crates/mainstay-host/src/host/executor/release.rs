@@ -8,13 +8,17 @@
 //! descriptors.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mainstay_sys::threads::{self, Stack};
+#[cfg(target_os = "linux")]
 use rustix::net::{RecvFlags, recv};
+#[cfg(target_os = "linux")]
 use tokio::sync::oneshot;
 
 /// The longest time for a close that does not linger. The address is free afterwards.
@@ -26,6 +30,7 @@ fn in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Removes the next message of a datagram socket. The receiver resolves when the message and its
 /// descriptors are gone.
+#[cfg(target_os = "linux")]
 pub(super) fn remove_next(socket: &impl AsFd) -> io::Result<oneshot::Receiver<()>> {
     let socket = socket.as_fd().try_clone_to_owned()?;
     let (done, gone) = oneshot::channel();
@@ -39,6 +44,7 @@ pub(super) fn remove_next(socket: &impl AsFd) -> io::Result<oneshot::Receiver<()
 }
 
 /// Removes all messages of a datagram socket to which nothing can be sent any more.
+#[cfg(target_os = "linux")]
 pub(super) fn remove_all(socket: &impl AsFd, most: usize) {
     let Ok(socket) = socket.as_fd().try_clone_to_owned() else {
         return;
