@@ -31,12 +31,17 @@ pub fn controls_accepted(service: &str) -> Option<u32> {
     is_told.then_some(status.dwControlsAccepted)
 }
 
-/// Grants everyone full access to a file or directory.
+/// Returns whether this is Wine, which stores or ignores much of what Windows acts on.
+pub fn is_wine() -> bool {
+    Path::new(r"C:\windows\system32\winecfg.exe").exists()
+}
+
+/// Grants everyone full access to a file, or to a directory and what is created in it.
 ///
 /// # Panics
 /// If the system refuses.
 pub fn open_to_everyone(path: &Path) {
-    let sddl: Vec<u16> = "D:P(A;;FA;;;WD)".encode_utf16().chain([0]).collect();
+    let sddl: Vec<u16> = "D:P(A;OICI;FA;;;WD)".encode_utf16().chain([0]).collect();
     let path: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
     let mut descriptor = ptr::null_mut();
     // SAFETY: the texts end with a NUL; the descriptor is freed after its use.

@@ -2,13 +2,16 @@
 //! verbs and `sc`.
 #![cfg(windows)]
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay::State;
+use mainstay::{Definition, ServiceSid, Start, State, Trigger};
+use mainstay_testkit::scm_windows::is_wine;
+use mainstay_testkit::{skip, wait_until};
 
 mod log_dir;
 
@@ -239,4 +242,90 @@ fn what_it_prints_is_in_its_log_directory() {
     log_dir::check(&dir.join("logs"));
     check(0, &["uninstall"]);
     std::fs::remove_dir_all(&dir).expect("its directory");
+}
+
+/// A second service of the example, uninstalled on drop.
+struct Second(Definition);
+
+impl Second {
+    const NAME: &str = "heartbeat-second";
+
+    #[track_caller]
+    fn install(set: impl FnOnce(Definition) -> Definition) -> Self {
+        let program = env!("CARGO_BIN_EXE_heartbeat");
+        let second = Self(set(mainstay::service(Self::NAME).executable(program)));
+        second.0.install().expect("it is installed");
+        second
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        let _ = self.0.uninstall();
+    }
+}
+
+/// Settings that Wine refuses, ignores or cannot return, as another tool shows them.
+#[test]
+fn the_manager_keeps_every_setting() {
+    if is_wine() {
+        return skip("Wine does not keep all settings of a service");
+    }
+    let _second = Second::install(|second| {
+        second.start(Start::Delayed).windows(|windows| {
+            windows
+                .preshutdown(Duration::from_secs(60))
+                .sid(ServiceSid::Restricted)
+                .privileges(["SeChangeNotifyPrivilege"])
+                .security("D:(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;BA)(A;;LCRP;;;IU)")
+                .command_on_failure("C:\\report.exe")
+        })
+    });
+    let key = format!(
+        "HKLM\\SYSTEM\\CurrentControlSet\\Services\\{}",
+        Second::NAME
+    );
+    let timeout = ["query", &key, "/v", "PreshutdownTimeout"];
+    for (program, arguments, expect) in [
+        ("sc", &["qc", Second::NAME][..], &["(DELAYED)"][..]),
+        ("sc", &["qsidtype", Second::NAME], &["RESTRICTED"]),
+        (
+            "sc",
+            &["qprivs", Second::NAME],
+            &["SeChangeNotifyPrivilege"],
+        ),
+        ("sc", &["sdshow", Second::NAME], &["(A;;LCRP;;;IU)"]),
+        (
+            "sc",
+            &["qfailure", Second::NAME],
+            &["C:\\report.exe", "RESTART", "RUN PROCESS"],
+        ),
+        ("sc", &["qfailureflag", Second::NAME], &["TRUE"]),
+        ("reg", &timeout, &["0xea60"]),
+    ] {
+        let output = output(Command::new(program).args(arguments));
+        let said = String::from_utf8_lossy(&output.stdout);
+        for expect in expect {
+            assert!(said.contains(expect), "{program} {arguments:?}: {said}");
+        }
+    }
+}
+
+/// The service never creates the pipe, so opening it fails, and is repeated.
+#[test]
+fn a_trigger_starts_the_service() {
+    if is_wine() {
+        return skip("Wine has no triggers");
+    }
+    let second = Second::install(|second| {
+        second
+            .start(Start::Manual)
+            .windows(|windows| windows.trigger(Trigger::named_pipe(Second::NAME)))
+    });
+    let state = || second.0.status().expect("it is installed").state;
+    assert_eq!(state(), State::Stopped);
+    wait_until("its start", SOON, || {
+        let _ = File::open(format!(r"\\.\pipe\{}", Second::NAME));
+        (state() == State::Running).then_some(())
+    });
 }
