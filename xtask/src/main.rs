@@ -23,6 +23,7 @@ mod picture;
 mod soak;
 mod targets;
 mod test;
+mod tested;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -35,14 +36,16 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test                             every check that a change must pass
-  house                            of these, the checks of comments, imports, circles, lengths and mutants
+  house                            of these, the checks of comments, imports, circles, lengths, mutants and docs/tested.md
+  tested                           write docs/tested.md, which says what the tests cover where
   check-targets                    type-check what is shipped for the systems that are not this one
   lab windows                      set up what builds and runs Windows programs here (Debian, root)
   lab MANAGER                      run the tests under the real systemd, openrc, sysv, runit or s6 (Debian, root)
   picture                          draw the picture of the README (Unix)
   mutants [WORD…]                  show that the tests find each fault of xtask/mutants, or those that these words name
-  dist [gnu|musl|windows…]         build archives, packages and a container image for users (Debian)
-  dist try [gnu|musl|windows…]     build them, and try them in clean systems (Debian, root)
+  dist [PART…]                     build archives, packages and a container image for users (Debian): gnu,
+                                   musl, aarch64-gnu, aarch64-musl, windows
+  dist try [PART…]                 build them, and try them in clean systems (Debian, root)
   dist try budget                  try packages of the program that `bench budget` builds (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)
   bench budget                     check sizes, memory and wake-ups against their limits (Linux)
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let result = match &args[..] {
         ["test"] => test::run(),
         ["house"] => test::house(),
+        ["tested"] => tested::write(),
         ["check-targets"] => targets::run(),
         ["lab", "windows"] => lab::run(),
         [

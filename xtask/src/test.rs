@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::lab::{Lab, on_path};
 use crate::packages::install;
-use crate::{Result, cargo, comments, heading, house, mutants, root};
+use crate::{Result, cargo, comments, heading, house, mutants, root, tested};
 
 /// The environment variable with the directory of the programs under test.
 const BIN_DIR: &str = "MAINSTAY_BIN_DIR";
@@ -67,6 +67,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     tally.sources("comments", comments::problems()?);
     tally.sources("house", house::problems()?);
     tally.sources("mutants", mutants::problems()?);
+    tally.sources("tested", tested::problems()?);
     let clippy = [
         "clippy",
         "--workspace",
@@ -123,6 +124,7 @@ pub(crate) fn house() -> Result<ExitCode> {
     tally.sources("comments", comments::problems()?);
     tally.sources("house", house::problems()?);
     tally.sources("mutants", mutants::problems()?);
+    tally.sources("tested", tested::problems()?);
     Ok(tally.close(start))
 }
 

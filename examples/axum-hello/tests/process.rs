@@ -1,4 +1,4 @@
-//! Tests the example as a process.
+//! Tests the example axum-hello as a process.
 #![cfg(unix)]
 
 use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,4 @@
-//! Tests the example as a process.
+//! Tests the example tokio-ticker as a process.
 #![cfg(unix)]
 
 use std::os::unix::net::UnixDatagram;
