@@ -44,7 +44,7 @@ usage: cargo xtask COMMAND
   picture                          draw the picture of the README (Unix)
   mutants [WORD…]                  show that the tests find each fault of xtask/mutants, or those that these words name
   dist [PART…]                     build archives, packages and a container image for users (Debian): gnu,
-                                   musl, aarch64-gnu, aarch64-musl, windows
+                                   musl, aarch64, windows
   dist try [PART…]                 build them, and try them in clean systems (Debian, root)
   dist try budget                  try packages of the program that `bench budget` builds (Debian, root)
   soak [--minutes N] [--seed N]    attack a supervisor beside healthy services (Linux, root)

@@ -1,9 +1,7 @@
 //! `cargo xtask dist`: everything that users download and install, in `target/dist/`.
 //!
 //! Builds of the same commit have the same bytes, whenever and wherever they are built: programs
-//! contain no paths of the machine, all times are that of the commit, and all lists are sorted. The
-//! exception is the program for Windows, whose imports the linker sorts by the random names of the
-//! directories to which rustc writes import libraries.
+//! contain no paths of the machine, all times are that of the commit, and all lists are sorted.
 //! Each format is written by its own tool, from one list of files (`payload.rs`).
 
 mod archive;
@@ -35,10 +33,16 @@ const MAINTAINER: &str = "The mainstay developers <mainstay-rs@users.noreply.git
 
 const GNU: &str = "x86_64-unknown-linux-gnu";
 const MUSL: &str = "x86_64-unknown-linux-musl";
+const ARM_MUSL: &str = "aarch64-unknown-linux-musl";
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
 /// The parts of a release, and their targets.
-const PARTS: [(&str, &str); 3] = [("gnu", GNU), ("musl", MUSL), ("windows", WINDOWS)];
+const PARTS: [(&str, &str); 4] = [
+    ("gnu", GNU),
+    ("musl", MUSL),
+    ("aarch64", ARM_MUSL),
+    ("windows", WINDOWS),
+];
 
 /// The version that a trial upgrades to.
 const NEXT: &str = "99.0.0";
@@ -76,6 +80,7 @@ pub(crate) fn build_and_try(parts: &[&str]) -> Result<ExitCode> {
                 trial::packages(&dist, &next)?;
             }
             MUSL => trial::static_program(&dist)?,
+            ARM_MUSL => trial::emulated(&program)?,
             _ => {
                 windows::msi(&next, &program)?;
                 trial::windows(&dist, &next)?;
@@ -105,7 +110,8 @@ pub(crate) fn try_budget() -> Result<ExitCode> {
 fn targets(parts: &[&str]) -> Result<Vec<&'static str>> {
     let find = |part: &&str| {
         let known = PARTS.iter().find(|(name, _)| name == part);
-        let unknown = || format!("no part {part}; parts: gnu, musl, windows").into();
+        let names = || PARTS.map(|(name, _)| name).join(", ");
+        let unknown = || format!("no part {part}; parts: {}", names()).into();
         known.map(|(_, target)| *target).ok_or_else(unknown)
     };
     match parts {
@@ -126,6 +132,7 @@ fn build(dist: &Dist, target: &'static str) -> Result<Program> {
                 archive::tarball(dist, &program)?;
                 oci::image(dist, &program)?;
             }
+            ARM_MUSL => archive::tarball(dist, &program)?,
             _ => {
                 windows::zip(dist, &program)?;
                 windows::msi(dist, &program)?;

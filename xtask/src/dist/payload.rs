@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::program::Program;
 use super::{Dist, fill, succeed, text_of};
@@ -61,7 +60,7 @@ impl Payload {
             let path = format!("{}/{license}", layout.licenses);
             add(&path, 0o644, &source(license)?)?;
         }
-        let print = |args: &[&str]| text_of(Command::new(&program.path).args(args));
+        let print = |args: &[&str]| text_of(program.command().args(args));
         let zsh = format!("{}/_mainstay", layout.zsh);
         for (shell, path) in [
             ("bash", "share/bash-completion/completions/mainstay"),

@@ -1,12 +1,18 @@
 //! The program itself, and its debug information apart.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Dist, GNU, MUSL, NAME, WINDOWS, succeed, text_of};
+use super::{ARM_MUSL, Dist, GNU, MUSL, NAME, WINDOWS, succeed, text_of};
 use crate::lab::Lab;
 use crate::packages::install;
 use crate::{Result, cargo, root, target_dir};
+
+/// The cross compiler for C, which also links.
+const ARM_GCC: &str = "aarch64-linux-gnu-gcc";
+/// Runs a program for aarch64 here.
+const EMULATOR: &str = "qemu-aarch64-static";
 
 /// A stripped program for a target.
 pub(super) struct Program {
@@ -27,10 +33,24 @@ impl Program {
             return split(dist, target, &target_dir.join("lab"));
         }
         let mut cargo = cargo();
-        if target == MUSL {
-            install(&[("musl-gcc", "musl-tools")])?;
-            cargo.env(format!("CC_{}", snake(target)), "musl-gcc");
-        }
+        let compiler = match target {
+            MUSL => {
+                install(&[("musl-gcc", "musl-tools")])?;
+                "musl-gcc".to_owned()
+            }
+            ARM_MUSL => {
+                install(&[
+                    (ARM_GCC, "gcc-aarch64-linux-gnu"),
+                    ("/usr/aarch64-linux-gnu/lib/crti.o", "libc6-dev-arm64-cross"),
+                    (EMULATOR, "qemu-user-static"),
+                ])?;
+                let linker = format!("CARGO_TARGET_{}_LINKER", snake(target).to_uppercase());
+                cargo.env(linker, ARM_GCC);
+                arm_musl_gcc()?
+            }
+            _ => "cc".to_owned(),
+        };
+        cargo.env(format!("CC_{}", snake(target)), compiler);
         build(&mut cargo, target, &[])?;
         split(dist, target, &target_dir)
     }
@@ -38,6 +58,16 @@ impl Program {
     /// Returns the program of an ordinary release build.
     pub(super) fn plain(path: PathBuf) -> Self {
         Self { target: GNU, path }
+    }
+
+    /// Returns a command that runs the program here.
+    pub(super) fn command(&self) -> Command {
+        if self.target != ARM_MUSL {
+            return Command::new(&self.path);
+        }
+        let mut command = Command::new(EMULATOR);
+        command.arg(&self.path);
+        command
     }
 
     /// Returns the newest version of glibc that the program requires.
@@ -53,12 +83,35 @@ impl Program {
     }
 }
 
-/// Builds a program with debug information and without paths of this machine.
-fn build(cargo: &mut Command, target: &str, more: &[(&Path, &str)]) -> Result<()> {
-    let home = std::env::var_os("CARGO_HOME").map_or_else(
+/// Returns the directory with the sources of dependencies.
+fn cargo_home() -> PathBuf {
+    std::env::var_os("CARGO_HOME").map_or_else(
         || std::env::home_dir().unwrap_or_default().join(".cargo"),
         PathBuf::from,
-    );
+    )
+}
+
+/// Checks that a file contains no path of this machine, which a build elsewhere would not contain.
+fn check_paths(file: &Path) -> Result<()> {
+    let content = fs::read(file)?;
+    for dir in [root(), &cargo_home()] {
+        let path = dir.join("");
+        let path = path.as_os_str().as_encoded_bytes();
+        if content.windows(path.len()).any(|it| it == path) {
+            let shown = dir.display();
+            return Err(format!(
+                "{} contains {shown}: it is not reproducible",
+                file.display()
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Builds a program with debug information and without paths of this machine.
+fn build(cargo: &mut Command, target: &str, more: &[(&Path, &str)]) -> Result<()> {
+    let home = cargo_home();
     let moved = [&[(root(), "/mainstay"), (&home, "/cargo")], more].concat();
     let moved = |option: &str| -> Vec<String> {
         let option = |(from, to): &(&Path, &str)| format!("{option}={}={to}", from.display());
@@ -87,9 +140,11 @@ fn build(cargo: &mut Command, target: &str, more: &[(&Path, &str)]) -> Result<()
 
 /// Separates a built program from its debug information, which goes to the artifacts.
 fn split(dist: &Dist, target: &'static str, target_dir: &Path) -> Result<Program> {
-    let (tool, suffix) = match target {
-        WINDOWS => ("x86_64-w64-mingw32-objcopy", ".exe"),
-        _ => ("objcopy", ""),
+    let suffix = if target == WINDOWS { ".exe" } else { "" };
+    let tool = match target {
+        WINDOWS => "x86_64-w64-mingw32-objcopy",
+        ARM_MUSL => "aarch64-linux-gnu-objcopy",
+        _ => "objcopy",
     };
     let name = format!("{NAME}{suffix}");
     let built = target_dir.join(target).join("release").join(&name);
@@ -97,6 +152,10 @@ fn split(dist: &Dist, target: &'static str, target_dir: &Path) -> Result<Program
     let debug = format!("{NAME}-{}-{target}{suffix}.debug", dist.version);
     let debug = dist.out.join(debug);
     let mut keep = dist.tool(tool);
+    if target == WINDOWS {
+        // Symbols of import libraries, named after the random directories in which rustc made them.
+        keep.args(["--wildcard", "--strip-symbol=*_dll_imports_lib*"]);
+    }
     succeed(keep.arg("--only-keep-debug").args([&built, &debug]))?;
     let mut strip = dist.tool(tool);
     strip
@@ -104,7 +163,59 @@ fn split(dist: &Dist, target: &'static str, target_dir: &Path) -> Result<Program
         .arg(format!("--add-gnu-debuglink={}", debug.display()))
         .args([&built, &path]);
     succeed(&mut strip)?;
+    check_paths(&path)?;
+    check_paths(&debug)?;
     Ok(Program { target, path })
+}
+
+/// Returns the C compiler for musl on aarch64: Debian's cross compiler with the headers of musl,
+/// which Debian has for that architecture only. Rust brings the library itself.
+fn arm_musl_gcc() -> Result<String> {
+    let dir = target_dir()?.join("musl-arm64");
+    let headers = dir.join("usr/include/aarch64-linux-musl");
+    if !headers.exists() {
+        fetch_for_arm64("musl-dev", &dir)?;
+    }
+    let mut own = Command::new(ARM_GCC);
+    let own = text_of(own.arg("-print-file-name=include"))?;
+    // Helpers for atomics would call glibc.
+    Ok(format!(
+        "{ARM_GCC} -nostdinc -isystem {} -isystem {} -mno-outline-atomics",
+        headers.display(),
+        own.trim()
+    ))
+}
+
+/// Downloads a Debian package for arm64 and unpacks it into a directory. This machine's own package
+/// lists stay as they are.
+fn fetch_for_arm64(package: &str, to: &Path) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    fs::create_dir_all(dir.path().join("lists/partial"))?;
+    fs::create_dir_all(dir.path().join("cache/archives/partial"))?;
+    let apt = |args: &[&str]| {
+        let (dir, mut apt) = (dir.path().display(), Command::new("apt-get"));
+        apt.current_dir(dir.to_string()).arg("--quiet=2");
+        for option in [
+            "APT::Architecture=arm64".to_owned(),
+            "APT::Architectures=arm64".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+            format!("Dir::State::Lists={dir}/lists"),
+            format!("Dir::Cache={dir}/cache"),
+            "Dir::State::status=/dev/null".to_owned(),
+        ] {
+            apt.arg("--option").arg(option);
+        }
+        succeed(apt.args(args))
+    };
+    apt(&["update"])?;
+    apt(&["download", package])?;
+    for entry in fs::read_dir(dir.path())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == "deb") {
+            succeed(Command::new("dpkg-deb").arg("--extract").args([&*path, to]))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the form of a target's name in environment variables.

@@ -10,12 +10,20 @@ use mainstay_testkit::lab::Lab;
 use mainstay_testkit::{skip, wait_until};
 use serde_json::Value;
 
+use super::program::Program;
 use super::{Dist, GNU, MUSL, NAME, debian, oci, rpm, sha256, step, succeed, text_of, windows};
 use crate::packages::install;
 use crate::{Result, lab};
 
 /// The number of services that write while the package is upgraded.
 const SERVICES: usize = 20;
+
+/// A service that writes a line and ends.
+const ONCE: &str = "\
+[service.once]
+command = [\"/bin/sh\", \"-c\", \"echo it runs\"]
+recovery = { policy = \"never\" }
+";
 
 /// The longest time that a step may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,6 +46,18 @@ pub(super) fn static_program(dist: &Dist) -> Result<()> {
         archive(dist, MUSL)
     })?;
     step("try the container image", || image(dist))
+}
+
+/// Starts a program for another architecture in an emulator. It cannot supervise there:
+/// qemu-user refuses PR_SET_CHILD_SUBREAPER.
+pub(super) fn emulated(program: &Program) -> Result<()> {
+    step(&format!("try {} in an emulator", program.target), || {
+        let dir = tempfile::tempdir()?;
+        let manifest = dir.path().join("once.toml");
+        fs::write(&manifest, ONCE)?;
+        succeed(program.command().arg("version"))?;
+        succeed(program.command().arg("check").arg(manifest))
+    })
 }
 
 fn debian_package(dist: &Dist, next: &Dist) -> Result<()> {
@@ -304,9 +324,7 @@ impl System {
 
     /// Runs a service to its end with this program.
     fn run_service(&self, program: &str) -> Result<()> {
-        let manifest = "[service.once]\ncommand = [\"/bin/sh\", \"-c\", \"echo it runs\"]\n";
-        let manifest = format!("{manifest}recovery = {{ policy = \"never\" }}\n");
-        fs::write(self.dir.join("once.toml"), manifest)?;
+        fs::write(self.dir.join("once.toml"), ONCE)?;
         let output = text_of(&mut self.command(&[program, "run", "/once.toml"]))?;
         ensure(output.contains("exit code 0"), &output)?;
         let log = text_of(&mut self.command(&[program, "logs", "once"]))?;

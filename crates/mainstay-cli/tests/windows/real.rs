@@ -1,4 +1,4 @@
-//! Installed services on a real Windows: accounts, access control, the Event Log, delayed start.
+//! Installed services on a real Windows: accounts, access control, the Event Log, recovery actions.
 
 use std::process::Command;
 
