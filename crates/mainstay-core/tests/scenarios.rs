@@ -15,8 +15,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use mainstay_core::engine::{
-    Action, CopyFailure, Engine, Event, Exit, Notice, RecoveredState, Request, RunId, ServiceId,
-    Snapshotted, StartFailure, Token,
+    Action, CopyFailure, Engine, Event, Exit, Notice, ProbeFailure, RecoveredState, Request, RunId,
+    ServiceId, Snapshotted, StartFailure, Token,
 };
 use mainstay_core::manifest::{Format, parse};
 use mainstay_core::snapshot::SnapshotId;
@@ -97,7 +97,7 @@ struct Host {
     restore: Option<Token>,
     snapshot: Option<Token>,
     /// The answer of a probe, if it answers.
-    answer: Option<Result<(), String>>,
+    answer: Option<Result<(), ProbeFailure>>,
     spawn_fails: Option<StartFailure>,
     freeze_fails: Option<String>,
     survives_kill: bool,
@@ -192,7 +192,7 @@ impl Stage {
                 host.answer = match answer {
                     ["ok"] => Some(Ok(())),
                     ["silent"] => None,
-                    why => Some(Err(why.join(" "))),
+                    why => Some(Err(ProbeFailure::Failed(why.join(" ")))),
                 };
                 if let (Some(answer), Some(token)) = (host.answer.clone(), host.question.take()) {
                     self.step(Event::Answered(id, token, answer));

@@ -5,12 +5,13 @@
 //! receiver sends never takes memory of the supervisor. The process reads the `Request` from its
 //! standard input and writes the result to its standard output, both as JSON.
 
+use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::alert::{Answer, SigningKeys};
-use mainstay_core::engine::Human;
+use mainstay_core::engine::{CommandFailure, Human};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Webhook;
 use mainstay_core::trace::TraceContext;
@@ -53,7 +54,7 @@ pub(crate) fn request(
     dir: &Path,
     (id, document): (&str, &str),
     cause: Option<&TraceContext>,
-) -> Result<Vec<u8>, String> {
+) -> serde_json::Result<Vec<u8>> {
     let headers = cause.into_iter().flat_map(TraceContext::headers);
     let request = Request {
         url: webhook.url().reveal().to_owned(),
@@ -68,12 +69,30 @@ pub(crate) fn request(
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
     };
-    serde_json::to_vec(&request).map_err(|error| format!("create the request: {error}"))
+    serde_json::to_vec(&request)
+}
+
+/// The reason why an attempt has no result.
+pub(crate) enum NoResult {
+    /// The process failed.
+    Process(CommandFailure),
+    /// The output of the process is not a result.
+    Output(serde_json::Error),
+}
+
+impl fmt::Display for NoResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(late @ CommandFailure::TimedOut(_)) => late.fmt(f),
+            Self::Process(why) => write!(f, "its process failed: {why}"),
+            Self::Output(error) => write!(f, "its process gave no result: {error}"),
+        }
+    }
 }
 
 /// Decodes the result of an attempt, as the process writes it.
-pub(crate) fn result(output: &[u8]) -> Result<(Answer, String), String> {
-    serde_json::from_slice(output).map_err(|error| format!("its process gave no result: {error}"))
+pub(crate) fn result(output: &[u8]) -> Result<(Answer, String), NoResult> {
+    serde_json::from_slice(output).map_err(NoResult::Output)
 }
 
 /// Performs the request on standard input and writes the result to standard output.

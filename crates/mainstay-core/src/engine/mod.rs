@@ -69,7 +69,9 @@ pub use self::graph::GraphError;
 use self::graph::{Definitions, Graph};
 pub use self::id::{RunId, ServiceId, Token};
 pub use self::principal::{Operation, Principal};
-pub use self::protocol::{Action, Awaited, CopyFailure, Event, Notice, Snapshotted, Unasked};
+pub use self::protocol::{
+    Action, Awaited, CommandFailure, CopyFailure, Event, Notice, ProbeFailure, Snapshotted, Unasked,
+};
 pub use self::request::{Launch, Refusal, Request};
 pub use self::rollout::{RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout};
 use self::service::{Role, Service, Settled, Situation};

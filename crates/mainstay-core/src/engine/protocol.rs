@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::contract::{Exit, StartFailure};
+use super::contract::{Exit, Human, StartFailure};
 use super::fact::Fact;
 use super::id::{RunId, ServiceId, Token};
 use super::request::Refusal;
@@ -25,7 +25,7 @@ pub enum Event {
     Emptied(ServiceId, RunId),
     /// The answer to [`Action::Ask`] or [`Action::ExpectLine`]: success, or the reason for the
     /// failure.
-    Answered(ServiceId, Token, Result<(), String>),
+    Answered(ServiceId, Token, Result<(), ProbeFailure>),
     /// A question of [`Action::Ask`] could not be asked, for a reason on the host's side. This is
     /// no evidence, and the question is asked again.
     Unasked(ServiceId, Token, Unasked),
@@ -69,6 +69,76 @@ impl Event {
     }
 }
 
+/// The reason why a short-lived command of a service failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandFailure {
+    /// The program could not be started.
+    NotStarted(StartFailure),
+    /// The command took longer than this.
+    TimedOut(Duration),
+    /// The program exited with a failure.
+    Exited(Exit),
+}
+
+impl fmt::Display for CommandFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted(why) => why.fmt(f),
+            Self::TimedOut(limit) => write!(f, "no response within {}", Human(*limit)),
+            Self::Exited(exit) => exit.fmt(f),
+        }
+    }
+}
+
+/// The reason why a probe failed, or a line of output cannot be expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// The command that runs this program failed. Its arguments may be secrets.
+    Command(String, CommandFailure),
+    /// The operation had no result within this time.
+    TimedOut(String, Duration),
+    /// The response to this request had this status.
+    Status(String, u16),
+    /// A process that does not belong to the service listens at the address.
+    Stranger {
+        /// The address.
+        at: String,
+        /// The process.
+        who: String,
+    },
+    /// This file does not exist.
+    Absent(String),
+    /// An operation failed: its name and the cause.
+    Failed(String),
+    /// The service was removed.
+    Removed,
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(_, why @ CommandFailure::NotStarted(_)) => why.fmt(f),
+            Self::Command(program, why @ CommandFailure::TimedOut(_)) => {
+                write!(f, "the probe command {program}: {why}")
+            }
+            Self::Command(program, why) => {
+                write!(f, "the probe command {program} failed: {why}")
+            }
+            Self::TimedOut(operation, limit) => {
+                write!(f, "{operation}: {}", CommandFailure::TimedOut(*limit))
+            }
+            Self::Status(request, status) => write!(f, "{request}: status {status}"),
+            Self::Stranger { at, who } => write!(
+                f,
+                "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
+            ),
+            Self::Absent(path) => write!(f, "{path} does not exist"),
+            Self::Failed(why) => f.write_str(why),
+            Self::Removed => Refusal::Removed.fmt(f),
+        }
+    }
+}
+
 /// The reason why a snapshot was not taken, or a state not restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFailure {
@@ -81,7 +151,7 @@ pub enum CopyFailure {
     /// The `thaw` command of the previous snapshot is still running.
     Thawing,
     /// The `quiesce` command failed, for this reason.
-    NotQuiesced(String),
+    NotQuiesced(CommandFailure),
     /// The files could not be copied, for this reason.
     Files(String),
 }

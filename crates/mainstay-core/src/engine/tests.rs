@@ -565,7 +565,11 @@ fn a_suspended_service_is_not_taken_for_dead() {
     let liveness = asked(&engine.step(Event::Tick, at(1)));
     let actions = engine.step(Event::Tick, at(2));
     assert!(actions.contains(&Action::Freeze(a, run)), "{actions:?}");
-    let answer = Event::Answered(a, liveness, Err("timed out".to_owned()));
+    let answer = Event::Answered(
+        a,
+        liveness,
+        Err(ProbeFailure::Status("GET /".to_owned(), 503)),
+    );
     assert_eq!(engine.step(answer, at(3)), []);
     assert_eq!(engine.view(a).unwrap().state, StateName::Running);
 }

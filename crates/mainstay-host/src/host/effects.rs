@@ -5,15 +5,16 @@
 //! No effect blocks. Whatever may take long (a resolver, a copy, a command) is begun here, and its
 //! result arrives as a [`Message`].
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use mainstay_core::engine::{
-    Awaited, CopyFailure, Event, Exit, Fact, RolloutRole, RunId, ServiceId, Snapshotted,
-    StartFailure, Token,
+    Awaited, CommandFailure, CopyFailure, Event, Exit, Fact, ProbeFailure, RolloutRole, RunId,
+    ServiceId, Snapshotted, StartFailure, StateName, Token,
 };
 use mainstay_core::spec::{Argv, Probe, ServiceName, Signal, Spec, StopAsk};
 use mainstay_core::time::Instant;
@@ -200,6 +201,39 @@ pub(super) trait Time {
     fn later(&mut self, pause: Duration, message: Message);
 }
 
+/// The reason that a request for a service that no longer exists fails.
+pub(super) const REMOVED: &str = "it was removed";
+
+/// The reason why a service was not reloaded.
+#[derive(Debug)]
+pub(super) enum ReloadFailure {
+    Removed,
+    /// The service is in this state.
+    State(StateName),
+    /// The command could not be started.
+    NotStarted(StartFailure),
+    /// The program does not handle this signal.
+    Unhandled(Signal),
+    /// This signal could not be sent.
+    Unsent(Signal, io::Error),
+}
+
+impl fmt::Display for ReloadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed => f.write_str(REMOVED),
+            Self::State(state) => write!(f, "it is {state}"),
+            Self::NotStarted(why) => why.fmt(f),
+            Self::Unhandled(signal) => write!(
+                f,
+                "it does not handle SIG{}, which would terminate it; set `reload` in its manifest",
+                signal.name()
+            ),
+            Self::Unsent(signal, error) => write!(f, "SIG{}: {error}", signal.name()),
+        }
+    }
+}
+
 /// Processes of services and helpers. Runs and helpers that no longer exist are ignored.
 pub(super) trait Programs {
     /// The processes of a service that a predecessor left.
@@ -237,7 +271,7 @@ pub(super) trait Programs {
         run: RunId,
         signal: Signal,
         is_named: bool,
-    ) -> Result<(), String>;
+    ) -> Result<(), ReloadFailure>;
 
     /// The children that have ended since the last call.
     fn reap(&mut self) -> Vec<Reaped>;
@@ -265,10 +299,11 @@ pub(super) trait Programs {
 
     /// Returns the event of a probe that failed: none, if the reason may be a lack of resources in
     /// this process.
-    fn refused(&self, id: ServiceId, token: Token, why: String) -> Event;
+    fn refused(&self, id: ServiceId, token: Token, why: ProbeFailure) -> Event;
 
     /// Watches for a line in the unread output of the current run, or else in that of the next one.
-    fn expect_line(&mut self, id: ServiceId, token: Token, regex: &str) -> Result<(), String>;
+    fn expect_line(&mut self, id: ServiceId, token: Token, regex: &str)
+    -> Result<(), ProbeFailure>;
 
     /// Starts a command as the service. [`Message::HelperLate`] follows when its time is over.
     fn start_helper(
@@ -295,7 +330,7 @@ pub(super) trait Deliveries {
         ticket: Ticket,
         alert: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String>;
+    ) -> Result<(), StartFailure>;
 
     /// Starts the process that sends an alert to a webhook. [`AlertEvent::Tried`] follows, after
     /// [`Deliveries::request_ended`].
@@ -306,10 +341,10 @@ pub(super) trait Deliveries {
         ticket: Ticket,
         alert: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String>;
+    ) -> Result<(), StartFailure>;
 
     /// Passes on how the process of a request has ended.
-    fn request_ended(&mut self, ticket: Ticket, result: Result<(), String>);
+    fn request_ended(&mut self, ticket: Ticket, result: Result<(), CommandFailure>);
 }
 
 /// Definitions of services, and what is prepared for them: logs, sockets, directories.
@@ -357,7 +392,7 @@ pub(super) trait Definitions {
 
     /// Opens the log of a definition that runs alone, and gives its data directory to the account
     /// that it runs as.
-    fn take_own_log(&mut self, id: ServiceId) -> Result<(), String>;
+    fn take_own_log(&mut self, id: ServiceId) -> Result<(), StartFailure>;
 
     /// Releases what a definition uses that has not become, or is no longer, its service's own.
     fn unseat(&mut self, id: ServiceId);
@@ -369,11 +404,29 @@ pub(super) trait Definitions {
     fn settle(&mut self);
 }
 
+/// The reason why the ledger at this path could not be written.
+#[derive(Debug, PartialEq)]
+pub(super) struct LedgerProblem(pub(super) PathBuf, pub(super) String);
+
+impl fmt::Display for LedgerProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(path, why) = self;
+        write!(
+            f,
+            "cannot write {}: {why}; if this supervisor is killed, its services may be killed instead of adopted",
+            path.display()
+        )
+    }
+}
+
 /// The storage that outlives this process: the ledger, desired states, updated definitions.
 pub(super) trait Storage {
     /// Begins the ledger, unless it has begun. Returns the error if that fails.
-    fn begin_ledger(&mut self, copy: Option<&ManifestCopy>, entries: Entries)
-    -> Result<(), String>;
+    fn begin_ledger(
+        &mut self,
+        copy: Option<&ManifestCopy>,
+        entries: Entries,
+    ) -> Result<(), LedgerProblem>;
 
     /// Writes a new ledger, if one was begun.
     fn renew_ledger(&mut self, entries: Entries);
@@ -382,7 +435,7 @@ pub(super) trait Storage {
     fn write_entry(&mut self, id: ServiceId, entry: Entry) -> io::Result<()>;
 
     /// The reason why the last write of the ledger failed.
-    fn ledger_problem(&self) -> Option<String>;
+    fn ledger_problem(&self) -> Option<LedgerProblem>;
 
     fn write_desired(&mut self, name: &ServiceName, desired: Option<&Desired>) -> io::Result<()>;
 

@@ -9,7 +9,7 @@ use crate::engine::backoff::pause;
 use crate::engine::contract::Ended;
 use crate::engine::fact::Fact;
 use crate::engine::id::{RunId, Token};
-use crate::engine::protocol::{Action, Notice, Unasked};
+use crate::engine::protocol::{Action, Notice, ProbeFailure, Unasked};
 use crate::engine::shared::Shared;
 use crate::engine::state::{Evidence, Phase, State, StopStage, Watch};
 use crate::spec::Backoff;
@@ -31,7 +31,7 @@ impl Service {
     pub(in crate::engine) fn answered(
         &mut self,
         token: Token,
-        answer: Result<(), String>,
+        answer: Result<(), ProbeFailure>,
         shared: &mut Shared,
     ) {
         match &mut self.state {
@@ -46,7 +46,7 @@ impl Service {
                     Ok(()) => self.ready(shared),
                     Err(why) => {
                         let wait = pause(READY_CADENCE, asking.count - 1, &mut shared.random);
-                        asking.last = Some(why);
+                        asking.last = Some(why.to_string());
                         asking.again_in(wait, shared.now);
                     }
                 },
@@ -181,7 +181,7 @@ impl Service {
         }
     }
 
-    fn liveness_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
+    fn liveness_answered(&mut self, answer: Result<(), ProbeFailure>, shared: &mut Shared) {
         let State::Live {
             phase:
                 Phase::Running {
@@ -206,7 +206,7 @@ impl Service {
                 return;
             }
             Err(why) if self.goal == Goal::Up && !self.is_restart_due && !schedule.is_still() => {
-                why
+                why.to_string()
             }
             // A service that runs only until its dependents are gone must not be stopped by a miss.
             Err(_) => return watch.misses = 0,

@@ -8,7 +8,7 @@ use crate::engine::backoff::pause;
 use crate::engine::contract::{Ended, StartFailure};
 use crate::engine::fact::Fact;
 use crate::engine::id::{RunId, Token};
-use crate::engine::protocol::{Action, Awaited};
+use crate::engine::protocol::{Action, Awaited, ProbeFailure};
 use crate::engine::shared::Shared;
 use crate::engine::state::{Attempt, Child, Evidence, Lost, Main, Phase, State, Watch};
 use crate::spec::{Ready, ServiceName, Strategy};
@@ -183,7 +183,11 @@ impl Service {
         }
     }
 
-    pub(super) fn condition_answered(&mut self, answer: Result<(), String>, shared: &mut Shared) {
+    pub(super) fn condition_answered(
+        &mut self,
+        answer: Result<(), ProbeFailure>,
+        shared: &mut Shared,
+    ) {
         let State::Conditions {
             index,
             asking,
@@ -205,7 +209,7 @@ impl Service {
             Ok(()) => *passes += 1,
             Err(why) => {
                 *passes = 0;
-                asking.last = Some(why);
+                asking.last = Some(why.to_string());
             }
         }
         if *passes >= enough {

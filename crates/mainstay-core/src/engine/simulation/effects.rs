@@ -385,7 +385,7 @@ impl World {
                 let answer = if self.chance(0.75) {
                     Ok(())
                 } else {
-                    Err("refused".to_owned())
+                    Err(ProbeFailure::Status("GET /".to_owned(), 503))
                 };
                 let times = if self.behaves {
                     1
@@ -416,7 +416,7 @@ impl World {
                     let answer = if self.chance(0.9) {
                         Ok(())
                     } else {
-                        Err("bad".to_owned())
+                        Err(ProbeFailure::Removed)
                     };
                     self.coming.push((at, Event::Answered(id, token, answer)));
                 }

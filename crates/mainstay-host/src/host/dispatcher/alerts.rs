@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::alert::{Answer, Limiter, Next, Tries};
-use mainstay_core::engine::{Fact, Halt, Human, RolloutRole, ServiceId};
+use mainstay_core::engine::{
+    CommandFailure, Fact, Halt, Human, RolloutRole, ServiceId, StartFailure,
+};
 use mainstay_core::spec::{OnAlert, ServiceName, Spec};
 use mainstay_core::time::Instant;
 
 use super::Dispatcher;
 use super::helpers::Purpose;
-use super::runs::REMOVED;
 use crate::host::alert::{Alert, AlertEvent};
-use crate::host::effects::{Effects, Message};
+use crate::host::effects::{Effects, Message, REMOVED};
 
 /// The number of alerts that may wait for one destination. Further alerts displace the oldest.
 const WAITING: usize = 64;
@@ -197,7 +198,7 @@ impl<E: Effects> Dispatcher<E> {
         {
             let started = match self.engine.find(name.as_str()) {
                 Some(id) => self.start_alert_command(id, &alert),
-                None => Err(REMOVED.to_owned()),
+                None => Err(REMOVED.into()),
             };
             match started {
                 Ok(()) => {
@@ -206,12 +207,16 @@ impl<E: Effects> Dispatcher<E> {
                         outbox.passed = Some(alert);
                     }
                 }
-                Err(why) => self.lost(&alert, &why),
+                Err(why) => self.lost(&alert, &why.to_string()),
             }
         }
     }
 
-    fn start_alert_command(&mut self, id: ServiceId, alert: &Arc<Alert>) -> Result<(), String> {
+    fn start_alert_command(
+        &mut self,
+        id: ServiceId,
+        alert: &Arc<Alert>,
+    ) -> Result<(), StartFailure> {
         let service = self.services.get(&id).ok_or(REMOVED)?;
         let on_alert = service.spec.on_alert().filter(|it| it.exec().is_some());
         let limit = on_alert.ok_or("its definition no longer contains a command")?;
@@ -223,7 +228,11 @@ impl<E: Effects> Dispatcher<E> {
         Ok(())
     }
 
-    pub(super) fn alert_command_ended(&mut self, name: &ServiceName, answer: Result<(), String>) {
+    pub(super) fn alert_command_ended(
+        &mut self,
+        name: &ServiceName,
+        answer: Result<(), CommandFailure>,
+    ) {
         let outbox = self.alerts.outboxes.get_mut(name);
         let passed = outbox.and_then(|outbox| {
             outbox.is_running = false;
@@ -260,6 +269,7 @@ impl<E: Effects> Dispatcher<E> {
         {
             Ok(()) => self.helpers.add(ticket, service, Purpose::Webhook, limit),
             Err(why) => {
+                let why = why.to_string();
                 let tried = AlertEvent::Tried(name.clone(), alert, Answer::Nothing, why);
                 self.effects.later(Duration::ZERO, Message::Alert(tried));
             }

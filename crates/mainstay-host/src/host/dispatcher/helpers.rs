@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mainstay_core::engine::{Event, Exit, Human, ServiceId, StartFailure, Token, Unasked};
+use mainstay_core::engine::{
+    CommandFailure, Event, Exit, ProbeFailure, ServiceId, StartFailure, Token, Unasked,
+};
 use mainstay_core::spec::{Argv, ServiceName};
 use mainstay_core::time::Instant;
 
@@ -34,17 +36,6 @@ pub(super) enum Purpose {
     Alert(ServiceName),
     /// A request to a webhook.
     Webhook,
-}
-
-/// Returns the reason for the failure of a probe or command that took too long.
-pub(in crate::host) fn no_answer_within(limit: Duration) -> String {
-    format!("no response within {}", Human(limit))
-}
-
-/// Returns the words for a probe's command in the reasons for its failures. They contain no
-/// arguments.
-fn probe_command(program: &str) -> String {
-    format!("the probe command {program}")
 }
 
 impl Helpers {
@@ -118,17 +109,17 @@ impl<E: Effects> Dispatcher<E> {
         helper.is_late = true;
         let (service, limit) = (helper.service, helper.limit);
         let probe = match &helper.purpose {
-            Purpose::Probe(token, program) => Some((*token, probe_command(program))),
+            Purpose::Probe(token, program) => Some((*token, program.clone())),
             _ => None,
         };
         self.effects.kill_helper(ticket);
-        if let Some((token, command)) = probe {
+        if let Some((token, program)) = probe {
             // The exit that the kill causes is not the probe's result, and may take time.
             let event = if was_delayed {
                 Event::Unasked(service, token, Unasked::Delayed)
             } else {
-                let why = no_answer_within(limit);
-                Event::Answered(service, token, Err(format!("{command}: {why}")))
+                let why = ProbeFailure::Command(program, CommandFailure::TimedOut(limit));
+                Event::Answered(service, token, Err(why))
             };
             self.step_at(at, event);
         }
@@ -164,27 +155,15 @@ impl<E: Effects> Dispatcher<E> {
         };
         let answer = match exit {
             Exit::Code(0) => Ok(()),
-            _ if helper.is_late => Err(no_answer_within(helper.limit)),
-            exit => Err(exit.to_string()),
-        };
-        let explained = |answer: Result<(), String>, what: &str| {
-            answer.map_err(|why| {
-                if helper.is_late {
-                    why
-                } else {
-                    format!("{what} failed: {why}")
-                }
-            })
+            _ if helper.is_late => Err(CommandFailure::TimedOut(helper.limit)),
+            exit => Err(CommandFailure::Exited(exit)),
         };
         match helper.purpose {
             Purpose::Probe(token, program) => {
-                let answer = explained(answer, &probe_command(&program));
+                let answer = answer.map_err(|why| ProbeFailure::Command(program, why));
                 self.step_at(at, Event::Answered(helper.service, token, answer));
             }
-            Purpose::Webhook => {
-                let result = explained(answer, "its process");
-                self.effects.request_ended(ticket, result);
-            }
+            Purpose::Webhook => self.effects.request_ended(ticket, answer),
             Purpose::Reload(name) => self.effects.notify(&match answer {
                 Ok(()) => format!("{name}: reloaded"),
                 Err(why) => format!("{name}: the reload command failed: {why}"),

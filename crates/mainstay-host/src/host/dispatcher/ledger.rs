@@ -15,7 +15,7 @@ use mainstay_sys::Identity;
 
 use super::Dispatcher;
 use super::service::{Running, Service};
-use crate::host::effects::{Effects, Entries};
+use crate::host::effects::{Effects, Entries, LedgerProblem};
 
 /// The time after which a failed write is retried.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ impl<E: Effects> Dispatcher<E> {
         let before = self.effects.ledger_problem();
         match self.effects.begin_ledger(copy, entries) {
             Ok(()) => self.report_ledger(before),
-            Err(problem) => self.effects.notify(&problem),
+            Err(problem) => self.effects.notify(&problem.to_string()),
         }
     }
 
@@ -94,14 +94,15 @@ impl<E: Effects> Dispatcher<E> {
     }
 
     /// Reports a change of the ledger's problem, once, and schedules a retry if there is one.
-    fn report_ledger(&mut self, before: Option<String>) {
+    fn report_ledger(&mut self, before: Option<LedgerProblem>) {
         self.rewrite_soon();
         let now = self.effects.ledger_problem();
         if now == before {
             return;
         }
-        let written = "the ledger was written again".to_owned();
-        self.effects.notify(&now.unwrap_or(written));
+        let written = || "the ledger was written again".to_owned();
+        let text = now.map_or_else(written, |problem| problem.to_string());
+        self.effects.notify(&text);
     }
 
     /// Writes a service's desired state, which outlives this daemon. A stop of the daemon itself is

@@ -47,7 +47,6 @@ use self::changes::Changes;
 use self::clients::Clients;
 use self::daemon::Daemon;
 use self::helpers::Helpers;
-pub(super) use self::helpers::no_answer_within;
 pub(super) use self::ledger::unwritten;
 use self::rollouts::Rollouts;
 use self::runs::Ends;

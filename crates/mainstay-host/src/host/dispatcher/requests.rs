@@ -144,7 +144,7 @@ impl<E: Effects> Dispatcher<E> {
             Err(why) => {
                 let state = self.engine.view(id).map(|view| view.state);
                 let hint = state.and_then(|state| hint_in(state, name));
-                Reply::hinted(StatusCode::CONFLICT, &why, hint)
+                Reply::hinted(StatusCode::CONFLICT, &why.to_string(), hint)
             }
         }
     }

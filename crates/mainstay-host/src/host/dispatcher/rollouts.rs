@@ -10,18 +10,17 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use mainstay_api::{Decision, GivenUp, Healthy};
 use mainstay_core::engine::{
-    Action, Event, Fact, Refusal, RolloutRole, ServiceId, StateName, Style, TrialFailure,
-    TrialPhase, Tryout,
+    Action, Event, Fact, Refusal, RolloutRole, ServiceId, StartFailure, StateName, Style,
+    TrialFailure, TrialPhase, Tryout,
 };
 use mainstay_store::ledger::Updated;
 use tokio::sync::oneshot;
 
 use super::Dispatcher;
 use super::changes::Pending;
-use super::runs::REMOVED;
 use super::service::Service;
 use crate::host::control::Reply;
-use crate::host::effects::{Candidate, CandidateText, Effects, LastLines, Part, Setting};
+use crate::host::effects::{Candidate, CandidateText, Effects, LastLines, Part, REMOVED, Setting};
 
 /// The trials in progress.
 #[derive(Default)]
@@ -273,7 +272,7 @@ impl<E: Effects> Dispatcher<E> {
     }
 
     /// Returns the role of a start in an update. A candidate that runs alone gets its own log.
-    pub(super) fn part_in_update(&mut self, id: ServiceId) -> Result<Option<Part>, String> {
+    pub(super) fn part_in_update(&mut self, id: ServiceId) -> Result<Option<Part>, StartFailure> {
         let mut rollouts = self.rollouts.0.iter_mut();
         let Some(rollout) = rollouts.find(|it| it.service == id || it.candidate == id) else {
             return Ok(None);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::engine::{
-    Checkpoint, Event, Exit, Fact, KillReason, RecoveredState, RunId, ServiceId, StartFailure,
-    StateName, Token, Unasked,
+    Checkpoint, CommandFailure, Event, Exit, Fact, KillReason, ProbeFailure, RecoveredState, RunId,
+    ServiceId, StartFailure, StateName, Token, Unasked,
 };
 use mainstay_core::spec::{Owner, Probe, Reload, Signal};
 use mainstay_core::time::Instant;
@@ -15,10 +15,7 @@ use mainstay_store::ledger::ManifestCopy;
 use super::Dispatcher;
 use super::helpers::Purpose;
 use super::service::{Running, Taken};
-use crate::host::effects::{Answerers, Effects, Killed, Reaped};
-
-/// The reason that a request for a service that no longer exists fails.
-pub(super) const REMOVED: &str = "it was removed";
+use crate::host::effects::{Answerers, Effects, Killed, Reaped, ReloadFailure};
 
 /// The first delay before a tree whose main process has exited is checked again, and the longest
 /// one. The kernel may not report that a cgroup has become empty.
@@ -135,7 +132,7 @@ impl<E: Effects> Dispatcher<E> {
     /// Starts a service's program and returns the result as an event.
     pub(super) fn start_run(&mut self, id: ServiceId, run: RunId) -> Event {
         let restarts = self.restarts(id);
-        let spawned = self.part_in_update(id).map_err(StartFailure::from);
+        let spawned = self.part_in_update(id);
         let spawned = spawned.and_then(|part| self.effects.spawn(id, run, restarts, part));
         if let Some(service) = self.services.get_mut(&id) {
             service.lacks_part = spawned.as_ref().is_err_and(|why| why.is_missing());
@@ -241,7 +238,13 @@ impl<E: Effects> Dispatcher<E> {
             Err(StartFailure::Lacking(why)) => {
                 Some(Event::Unasked(id, token, Unasked::Lacking(why)))
             }
-            Err(failure) => Some(self.effects.refused(id, token, failure.to_string())),
+            Err(failure) => {
+                let why = ProbeFailure::Command(
+                    argv.program().to_owned(),
+                    CommandFailure::NotStarted(failure),
+                );
+                Some(self.effects.refused(id, token, why))
+            }
         }
     }
 
@@ -259,17 +262,18 @@ impl<E: Effects> Dispatcher<E> {
     }
 
     /// Makes a running service reload its configuration in the way its manifest defines.
-    pub(super) fn reload(&mut self, id: ServiceId) -> Result<(), String> {
-        let state = self.engine.view(id).ok_or(REMOVED)?.state;
+    pub(super) fn reload(&mut self, id: ServiceId) -> Result<(), ReloadFailure> {
+        let state = self.engine.view(id).ok_or(ReloadFailure::Removed)?.state;
         if state != StateName::Running {
-            return Err(format!("it is {state}"));
+            return Err(ReloadFailure::State(state));
         }
-        let spec = Arc::clone(&self.services.get(&id).ok_or(REMOVED)?.spec);
+        let service = self.services.get(&id).ok_or(ReloadFailure::Removed)?;
+        let spec = Arc::clone(&service.spec);
         let (signal, is_named) = match spec.reload() {
             Some(Reload::Exec(argv)) => {
                 let purpose = Purpose::Reload(spec.name().clone());
                 let started = self.start_helper(id, argv, purpose, RELOAD_TIMEOUT);
-                return started.map_err(|failure| failure.to_string());
+                return started.map_err(ReloadFailure::NotStarted);
             }
             Some(Reload::Signal(signal)) => (*signal, true),
             None => (Signal::Hup, false),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_api::{Done, Taken};
-use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CommandFailure, CopyFailure, Event, ServiceId, Snapshotted, Token};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::Still;
 use mainstay_store::snapshot::{Occasion, Replaced, Which};
@@ -122,7 +122,7 @@ impl<E: Effects> Dispatcher<E> {
                 self.note_quiesced(id, thaw.is_some());
                 let purpose = Purpose::Quiesce(token);
                 if let Err(why) = self.start_helper(id, quiesce, purpose, COMMAND_LIMIT) {
-                    self.quiesced(id, token, Err(why.to_string()));
+                    self.quiesced(id, token, Err(CommandFailure::NotStarted(why)));
                 }
             }
             _ => self.effects.copy(id, token, occasion),
@@ -142,7 +142,12 @@ impl<E: Effects> Dispatcher<E> {
     }
 
     /// Continues a snapshot after the quiesce command has exited.
-    pub(super) fn quiesced(&mut self, id: ServiceId, token: Token, answer: Result<(), String>) {
+    pub(super) fn quiesced(
+        &mut self,
+        id: ServiceId,
+        token: Token,
+        answer: Result<(), CommandFailure>,
+    ) {
         let Some(taking) = self.snapshots.get(id, token) else {
             return;
         };

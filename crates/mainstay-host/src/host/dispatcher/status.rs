@@ -15,7 +15,7 @@ impl<E: Effects> Dispatcher<E> {
             supervisor: Some(SupervisorReport {
                 pid: std::process::id(),
                 alive: true,
-                problem: self.effects.ledger_problem(),
+                problem: self.effects.ledger_problem().map(|it| it.to_string()),
             }),
             services: self.engine.ids().filter_map(|id| self.report(id)).collect(),
         }

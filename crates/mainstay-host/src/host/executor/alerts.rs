@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use mainstay_core::alert::Answer;
-use mainstay_core::engine::ServiceId;
+use mainstay_core::engine::{CommandFailure, ServiceId, StartFailure};
 use mainstay_core::failure::chain;
 use mainstay_core::spec::{Limits, OnAlert, Spec};
 use mainstay_core::trace::TraceContext;
@@ -16,11 +16,11 @@ use mainstay_sys as sys;
 use mainstay_sys::threads::{self, Stack};
 
 use super::Executor;
-use super::programs::REMOVED;
 use super::spawn::{Share, spawn};
 use crate::host::alert::{Alert, AlertEvent};
-use crate::host::effects::{Deliveries, Message, Programs as _, Ticket};
-use crate::{launch, webhook};
+use crate::host::effects::{Deliveries, Message, Programs as _, REMOVED, Ticket};
+use crate::launch;
+use crate::webhook::{self, NoResult};
 
 /// The number of bytes of an alert command's output that are shown.
 const SHOWN_OUTPUT: u64 = 2000;
@@ -36,11 +36,11 @@ impl Deliveries for Executor {
         ticket: Ticket,
         alert: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartFailure> {
         let seat = self.seats.get(&id).ok_or(REMOVED)?;
         let spec = Arc::clone(&seat.spec);
         let Some(argv) = spec.on_alert().and_then(OnAlert::exec) else {
-            return Err("its definition no longer contains a command".to_owned());
+            return Err("its definition no longer contains a command".into());
         };
         let pipes = Pipes::new()?;
         let user = seat.account.as_ref().map_err(String::clone)?.as_ref();
@@ -60,8 +60,7 @@ impl Deliveries for Executor {
             open_dir(&self.state),
             (Some(sys::stream(&pipes.input)), pipes.outputs()),
             &[],
-        )
-        .map_err(|failure| failure.to_string())?;
+        )?;
         self.keep_helper(ticket, tree, limit);
         let (name, messages) = (alert.service.clone(), self.messages.clone());
         let document = format!("{}\n", alert.document);
@@ -85,7 +84,7 @@ impl Deliveries for Executor {
         ticket: Ticket,
         alert: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartFailure> {
         let webhook = spec.on_alert().and_then(OnAlert::webhook);
         let webhook = webhook.ok_or("its definition no longer contains a webhook")?;
         let request = webhook::request(
@@ -93,7 +92,8 @@ impl Deliveries for Executor {
             dir,
             (&alert.id, &alert.document),
             alert.cause.as_ref(),
-        )?;
+        );
+        let request = request.map_err(|error| format!("create the request: {error}"))?;
         let pipes = Pipes::new()?;
         let program = launch::own_program().map_err(|error| format!("find mainstay: {error}"))?;
         let mut environment = self.inherited.clone();
@@ -127,9 +127,10 @@ impl Deliveries for Executor {
         let talking = pipes.talk(request, LONGEST_RESULT, move |output| {
             // The process has closed its output. The loop is about to reap it, unless that ends.
             let Ok(exit) = exit.recv() else { return };
+            let exit = exit.map_err(NoResult::Process);
             let (answer, why) = exit.and_then(|()| webhook::result(&output)).unwrap_or_else(
                 |why| match in_one_line(&output) {
-                    said if said.is_empty() => (Answer::Nothing, why),
+                    said if said.is_empty() => (Answer::Nothing, why.to_string()),
                     said => (Answer::Nothing, format!("{why}: {said}")),
                 },
             );
@@ -141,7 +142,7 @@ impl Deliveries for Executor {
         })
     }
 
-    fn request_ended(&mut self, ticket: Ticket, result: Result<(), String>) {
+    fn request_ended(&mut self, ticket: Ticket, result: Result<(), CommandFailure>) {
         if let Some(thread) = self.requests.remove(&ticket) {
             // The thread is gone if it could not be started.
             let _ = thread.send(result);
@@ -158,8 +159,9 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new() -> Result<Self, String> {
-        let pipe = || io::pipe().map_err(|error| format!("create a pipe: {error}"));
+    fn new() -> Result<Self, StartFailure> {
+        let pipe =
+            || io::pipe().map_err(|error| StartFailure::from(format!("create a pipe: {error}")));
         let ((input, to_process), (from_process, output)) = (pipe()?, pipe()?);
         Ok(Self {
             input,
@@ -181,7 +183,7 @@ impl Pipes {
         document: Vec<u8>,
         most: u64,
         done: impl FnOnce(Vec<u8>) + Send + 'static,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartFailure> {
         let (mut to_process, from_process) = (self.to_process, self.from_process);
         let talk = move || {
             // The process may ignore its input.
@@ -196,7 +198,7 @@ impl Pipes {
         };
         threads::spawn("mainstay-alert", Stack::Small, talk)
             .map(drop)
-            .map_err(|error| format!("start a thread: {error}"))
+            .map_err(|error| format!("start a thread: {error}").into())
     }
 }
 

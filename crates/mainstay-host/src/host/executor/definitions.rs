@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_api::{Done, Mistake, Mistakes, Refusal, TrialRequest};
-use mainstay_core::engine::{Human, ServiceId};
+use mainstay_core::engine::{Human, ServiceId, StartFailure};
 use mainstay_core::failure::chain;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
@@ -258,7 +258,7 @@ impl Definitions for Executor {
         problems
     }
 
-    fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
+    fn take_own_log(&mut self, id: ServiceId) -> Result<(), StartFailure> {
         let opened = self.open_own_log(id);
         opened.map_err(|error| format!("cannot open its log: {error}"))?;
         if let Some(seat) = self.seats.get(&id) {
@@ -266,7 +266,7 @@ impl Definitions for Executor {
             made.map_err(|error| format!("cannot create its data directory: {error}"))?;
         }
         let kept = self.keep_seated_pipes();
-        kept.map_err(|error| format!("cannot preserve its log pipes: {error}"))
+        kept.map_err(|error| format!("cannot preserve its log pipes: {error}").into())
     }
 
     fn unseat(&mut self, id: ServiceId) {

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use mainstay_core::engine::{Human, RunId, ServiceId, Token};
+use mainstay_core::engine::{CommandFailure, Human, RunId, ServiceId, Token};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::log::redact::RedactionKey;
 use mainstay_core::spec::{Spec, redact::RedactWith};
@@ -57,7 +57,7 @@ pub(super) struct Executor {
     seats: BTreeMap<ServiceId, Seat>,
     helpers: HashMap<TreeId, (Ticket, Tree)>,
     /// The threads that wait for the end of a request to a webhook.
-    requests: BTreeMap<Ticket, mpsc::Sender<Result<(), String>>>,
+    requests: BTreeMap<Ticket, mpsc::Sender<Result<(), CommandFailure>>>,
     pub(super) logs: Logs,
     pub(super) events: EventLog,
     /// The null device, for the output of helpers.

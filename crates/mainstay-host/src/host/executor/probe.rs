@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
+use mainstay_core::engine::ProbeFailure;
 use mainstay_core::spec::{HostPort, HttpUrl, Probe};
 use mainstay_sys as sys;
 use mainstay_sys::aside::{aside, resolve};
@@ -17,7 +18,6 @@ use mainstay_sys::guarded;
 use tokio::net::TcpStream;
 
 use crate::host::delay::Limit;
-use crate::host::dispatcher::no_answer_within;
 use crate::owner::{self, Owner, Place};
 use mainstay_api::http::exchange;
 
@@ -28,7 +28,7 @@ pub(super) type Answer = Result<Option<Place>, No>;
 /// The reason that a probe did not succeed.
 pub(super) enum No {
     /// The service answered with a failure, or did not answer.
-    Answer(String),
+    Answer(ProbeFailure),
     /// A lack of resources in this process: the probe was not performed.
     Lacking(String),
     /// A delay of this process during the probe. The service may have answered, or given up.
@@ -41,7 +41,7 @@ impl No {
     fn unasked(what: impl std::fmt::Display, error: &io::Error) -> Self {
         let why = format!("{what}: {}", brief(error));
         match error.kind() {
-            io::ErrorKind::TimedOut => Self::Answer(why),
+            io::ErrorKind::TimedOut => Self::Answer(ProbeFailure::Failed(why)),
             _ => Self::Lacking(why),
         }
     }
@@ -51,7 +51,7 @@ impl No {
         if sys::is_lacking(error) {
             Self::Lacking(why)
         } else {
-            Self::Answer(why)
+            Self::Answer(ProbeFailure::Failed(why))
         }
     }
 }
@@ -70,17 +70,14 @@ pub(super) fn operation(probe: &Probe, base: &Path) -> String {
 /// Performs a check with a time limit. A timeout counts as failure of the operation.
 pub(super) async fn within<T>(
     limit: Duration,
-    operation: &str,
+    operation: String,
     question: impl Future<Output = Result<T, No>>,
 ) -> Result<T, No> {
     let mut time = Limit::new(limit);
     let answer = tokio::select! {
         biased;
         answer = question => answer,
-        () = time.over() => {
-            let why = no_answer_within(limit);
-            Err(No::Answer(format!("{operation}: {why}")))
-        }
+        () = time.over() => Err(No::Answer(ProbeFailure::TimedOut(operation, limit))),
     };
     answer.map_err(|no| match no {
         No::Answer(_) if time.was_delayed() => No::Delayed,
@@ -95,7 +92,10 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
         Probe::Tcp(address) => tcp(address).await,
         Probe::Unix(path) => unix(base.join(path)).await,
         Probe::File(path) => file(base.join(path)).await,
-        Probe::Exec(_) => Err(No::Answer("a command is a child of the host".to_owned())),
+        Probe::Exec(_) => {
+            let why = "a command is a child of the host".to_owned();
+            Err(No::Answer(ProbeFailure::Failed(why)))
+        }
     }
 }
 
@@ -105,9 +105,10 @@ pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No>
     let place = at.clone();
     let look = aside(at.to_string(), move || owner::of(&place, Some(&members)));
     match look.await {
-        Ok(Owner::Stranger(who)) => Err(No::Answer(format!(
-            "{at} is answered by {who}, which is not one of its processes; `owner = \"any\"` accepts it"
-        ))),
+        Ok(Owner::Stranger(who)) => {
+            let at = at.to_string();
+            Err(No::Answer(ProbeFailure::Stranger { at, who }))
+        }
         Ok(owner) => Ok(owner),
         Err(error) => Err(No::unasked(
             format_args!("determine which process listens at {at}"),
@@ -144,7 +145,10 @@ async fn http(url: &HttpUrl) -> Answer {
     };
     match answer.await {
         Ok((status, here)) if status.is_success() || status.is_redirection() => Ok(here),
-        Ok((status, _)) => Err(No::Answer(format!("GET {url}: status {}", status.as_u16()))),
+        Ok((status, _)) => {
+            let failure = ProbeFailure::Status(format!("GET {url}"), status.as_u16());
+            Err(No::Answer(failure))
+        }
         Err(error) => Err(No::of(format_args!("GET {url}"), &error)),
     }
 }
@@ -167,10 +171,9 @@ async fn unix(path: PathBuf) -> Answer {
 #[cfg(windows)]
 #[expect(clippy::unused_async, reason = "the same shape on every system")]
 async fn unix(path: PathBuf) -> Answer {
-    Err(No::Answer(format!(
-        "connect to {}: Unix sockets are not supported on Windows",
-        path.display()
-    )))
+    let path = path.display();
+    let why = format!("connect to {path}: Unix sockets are not supported on Windows");
+    Err(No::Answer(ProbeFailure::Failed(why)))
 }
 
 /// Succeeds if the file exists. A link that another account can change is not followed: it would
@@ -182,7 +185,7 @@ async fn file(path: PathBuf) -> Answer {
     let exists = asked.map_err(|error| No::unasked(format_args!("check {path}"), &error))?;
     match exists {
         Ok(true) => Ok(None),
-        Ok(false) => Err(No::Answer(format!("{path} does not exist"))),
+        Ok(false) => Err(No::Answer(ProbeFailure::Absent(path))),
         Err(error) => Err(No::of(format_args!("check {path}"), &error)),
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_core::engine::{Awaited, Event, Exit, RunId, ServiceId, StartFailure, Token, Unasked};
+use mainstay_core::engine::{
+    Awaited, Event, Exit, ProbeFailure, RunId, ServiceId, StartFailure, Token, Unasked,
+};
 use mainstay_core::spec::{Argv, Probe, Ready, Senders, Signal, StopAsk, StopScope};
 use mainstay_core::trace::TraceContext;
 use mainstay_logs::Scope;
@@ -16,13 +18,12 @@ use super::probe::{self, No};
 use super::spawn::{Share, spawn};
 use super::{Executor, Held, Seat};
 use crate::host::delay::{Limit, undelayed};
-use crate::host::effects::{Answerers, Killed, Message, Origin, Part, Programs, Reaped, Ticket};
+use crate::host::effects::{
+    Answerers, Killed, Message, Origin, Part, Programs, REMOVED, Reaped, ReloadFailure, Ticket,
+};
 use crate::launch;
 use crate::owner::Owner;
 use crate::preflight;
-
-/// The reason that a request for a service that no longer exists fails.
-pub(super) const REMOVED: &str = "it was removed";
 
 /// The longest time that an exit waits for the log thread to process earlier output.
 const RECENT_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,12 +43,12 @@ enum Output {
 }
 
 impl Executor {
-    fn seat(&self, id: ServiceId) -> Result<&Seat, String> {
-        self.seats.get(&id).ok_or_else(|| REMOVED.to_owned())
+    fn seat(&self, id: ServiceId) -> Result<&Seat, StartFailure> {
+        self.seats.get(&id).ok_or_else(|| REMOVED.into())
     }
 
-    fn seat_mut(&mut self, id: ServiceId) -> Result<&mut Seat, String> {
-        self.seats.get_mut(&id).ok_or_else(|| REMOVED.to_owned())
+    fn seat_mut(&mut self, id: ServiceId) -> Result<&mut Seat, StartFailure> {
+        self.seats.get_mut(&id).ok_or_else(|| REMOVED.into())
     }
 
     /// Returns the tree of this run, if there is one.
@@ -74,12 +75,12 @@ impl Executor {
             return Err(taken.into());
         }
         seat.sockets.open(&spec)?;
-        Ok(self.claim_state(&spec)?)
+        self.claim_state(&spec)
     }
 
     /// Tells the log thread that a run is about to start. Returns whether it needs to know when it
     /// has.
-    fn announce(&mut self, id: ServiceId, part: Option<Part>) -> Result<bool, String> {
+    fn announce(&mut self, id: ServiceId, part: Option<Part>) -> Result<bool, StartFailure> {
         let seat = self.seats.get_mut(&id).ok_or(REMOVED)?;
         let (spec, log) = (&seat.spec, &mut seat.log);
         let is_watched = matches!(spec.start().ready(), Some(Ready::Log(_)));
@@ -97,7 +98,9 @@ impl Executor {
     }
 
     fn listen(&self, id: ServiceId, run: RunId, known: Option<&str>) -> io::Result<NotifySocket> {
-        let seat = self.seat(id).map_err(io::Error::other)?;
+        let seat = self
+            .seat(id)
+            .map_err(|why| io::Error::other(why.to_string()))?;
         let to_loop = self.messages.clone();
         let notices = Notices::new(id, run);
         let name = seat.spec.name().as_str();
@@ -152,7 +155,7 @@ impl Executor {
         output: Output,
         notify: Option<&NotifySocket>,
     ) -> Result<Tree, StartFailure> {
-        let seat = self.seats.get(&id).ok_or_else(|| REMOVED.to_owned())?;
+        let seat = self.seats.get(&id).ok_or(REMOVED)?;
         let (spec, dir) = (&seat.spec, &seat.dir);
         let name = spec.name().as_str();
         let mut environment = launch::environment(spec, dir, seat.user(), &self.inherited)?;
@@ -330,18 +333,15 @@ impl Programs for Executor {
         run: RunId,
         signal: Signal,
         is_named: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), ReloadFailure> {
         let Some(tree) = self.tree(id, run) else {
             return Ok(());
         };
         if !is_named && tree.handles(signal) != Some(true) {
-            return Err(format!(
-                "it does not handle SIG{}, which would terminate it; set `reload` in its manifest",
-                signal.name()
-            ));
+            return Err(ReloadFailure::Unhandled(signal));
         }
         tree.signal(signal, StopScope::Main)
-            .map_err(|error| format!("SIG{}: {error}", signal.name()))
+            .map_err(|error| ReloadFailure::Unsent(signal, error))
     }
 
     fn reap(&mut self) -> Vec<Reaped> {
@@ -444,7 +444,7 @@ impl Programs for Executor {
                 }
                 Ok(())
             };
-            let event = match probe::within(limit, &operation, question).await {
+            let event = match probe::within(limit, operation, question).await {
                 Ok(()) => Event::Answered(id, token, Ok(())),
                 Err(No::Delayed) => Event::Unasked(id, token, Unasked::Delayed),
                 Err(No::Lacking(why)) => Event::Unasked(id, token, Unasked::Lacking(why)),
@@ -454,12 +454,17 @@ impl Programs for Executor {
         });
     }
 
-    fn refused(&self, id: ServiceId, token: Token, why: String) -> Event {
+    fn refused(&self, id: ServiceId, token: Token, why: ProbeFailure) -> Event {
         refused(id, token, why)
     }
 
-    fn expect_line(&mut self, id: ServiceId, token: Token, regex: &str) -> Result<(), String> {
-        let seat = self.seats.get(&id).ok_or(REMOVED)?;
+    fn expect_line(
+        &mut self,
+        id: ServiceId,
+        token: Token,
+        regex: &str,
+    ) -> Result<(), ProbeFailure> {
+        let seat = self.seats.get(&id).ok_or(ProbeFailure::Removed)?;
         let scope = match seat.held {
             Some(_) => Scope::Unread,
             None => Scope::NextRun,
@@ -467,7 +472,7 @@ impl Programs for Executor {
         let expected = self
             .logs
             .expect_line(seat.spec.name(), regex, token.0, scope);
-        expected.map_err(|error| error.to_string())
+        expected.map_err(|error| ProbeFailure::Failed(error.to_string()))
     }
 
     fn start_helper(
@@ -499,7 +504,7 @@ impl Programs for Executor {
 /// Returns the event of a failed probe. If this process lacks file descriptors now, the probe may
 /// not have been performed at all, even if its error does not show that (that of a failed name
 /// resolution, for example).
-fn refused(id: ServiceId, token: Token, why: String) -> Event {
+fn refused(id: ServiceId, token: Token, why: ProbeFailure) -> Event {
     let spare: io::Result<Vec<_>> = (0..2).map(|_| io::pipe()).collect();
     match spare {
         Ok(_) => Event::Answered(id, token, Err(why)),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::thread;
 
-use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, StartFailure, Token};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::snapshot::Reason;
 use mainstay_core::spec::{Spec, Still};
@@ -19,7 +19,7 @@ use crate::host::effects::{Message, Snapshots};
 
 impl Executor {
     /// Marks the state of a service as in use, after completing what a restore has left to be done.
-    pub(super) fn claim_state(&self, spec: &Spec) -> Result<Option<File>, String> {
+    pub(super) fn claim_state(&self, spec: &Spec) -> Result<Option<File>, StartFailure> {
         let seam = Arc::new(CallOff::default());
         let store = Store::new(&self.state, spec.name(), spec.snapshot(), seam);
         if spec.snapshot().is_none() && !store.exists() {
@@ -33,7 +33,7 @@ impl Executor {
             }
             Ok(Some(in_use))
         };
-        claim().map_err(|failure| failure.line())
+        claim().map_err(|failure| failure.line().into())
     }
 
     fn complete_restore(&self, spec: &Spec) -> Result<(), Failure> {

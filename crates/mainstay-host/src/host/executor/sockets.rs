@@ -5,6 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use mainstay_core::engine::StartFailure;
 use mainstay_core::spec::{Listen, Spec};
 use mainstay_sys as sys;
 use mainstay_sys::{aside, guarded};
@@ -25,12 +26,13 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Opens the sockets, unless they are open.
-    pub(super) fn open(&mut self, spec: &Spec) -> Result<(), String> {
+    pub(super) fn open(&mut self, spec: &Spec) -> Result<(), StartFailure> {
         if self.open.is_none() {
             let addresses = spec.listen().iter();
             let sockets = addresses.map(|address| {
-                let failed =
-                    |error: io::Error| format!("listen on {address}: {}", guarded::explain(&error));
+                let failed = |error: io::Error| {
+                    StartFailure::from(format!("listen on {address}: {}", guarded::explain(&error)))
+                };
                 let shared = self.shared.iter().find(|(other, _)| other == address);
                 match shared {
                     Some((_, socket)) => sys::share(socket).map_err(failed),

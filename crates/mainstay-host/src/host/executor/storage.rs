@@ -8,15 +8,11 @@ use mainstay_store::embedded::{self, Desired};
 use mainstay_store::ledger::{Entry, Ledger, ManifestCopy, Updated};
 
 use super::Executor;
-use crate::host::effects::{Entries, Storage};
+use crate::host::effects::{Entries, LedgerProblem, Storage};
 
 impl Executor {
-    fn without_ledger(&self, why: &str) -> String {
-        let path = self.state.ledger_path();
-        format!(
-            "cannot write {}: {why}; if this supervisor is killed, its services may be killed instead of adopted",
-            path.display()
-        )
+    fn ledger_failure(&self, why: &str) -> LedgerProblem {
+        LedgerProblem(self.state.ledger_path(), why.to_owned())
     }
 
     /// Returns whether the ledger file is still in place; true if there is no ledger.
@@ -30,7 +26,7 @@ impl Storage for Executor {
         &mut self,
         copy: Option<&ManifestCopy>,
         entries: Entries,
-    ) -> Result<(), String> {
+    ) -> Result<(), LedgerProblem> {
         if !self.is_adoptable {
             return Ok(());
         }
@@ -40,7 +36,7 @@ impl Storage for Executor {
         }
         let head = (&*self.manifest, &*self.orphan_markers);
         let begun = Ledger::begin(&self.state, head, copy, entries);
-        self.ledger = begun.map_err(|error| self.without_ledger(&error.to_string()))?;
+        self.ledger = begun.map_err(|error| self.ledger_failure(&error.to_string()))?;
         Ok(())
     }
 
@@ -55,9 +51,9 @@ impl Storage for Executor {
         ledger.map_or(Ok(()), |ledger| ledger.write(id, entry))
     }
 
-    fn ledger_problem(&self) -> Option<String> {
+    fn ledger_problem(&self) -> Option<LedgerProblem> {
         let why = self.ledger.as_ref()?.problem()?;
-        Some(self.without_ledger(why))
+        Some(self.ledger_failure(why))
     }
 
     fn write_desired(&mut self, name: &ServiceName, desired: Option<&Desired>) -> io::Result<()> {

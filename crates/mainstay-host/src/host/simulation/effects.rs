@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::engine::{
-    Awaited, Event, Exit, Fact, RunId, ServiceId, StartFailure, Token, Unasked,
+    Awaited, CommandFailure, Event, Exit, Fact, ProbeFailure, RunId, ServiceId, StartFailure,
+    Token, Unasked,
 };
 use mainstay_core::spec::{Argv, Probe, Ready, ServiceName, Signal, Spec, StopAsk};
 use mainstay_core::time::Instant;
@@ -23,7 +24,7 @@ use crate::host::alert::Alert;
 use crate::host::control::Reply;
 use crate::host::effects::{
     Answerers, Deliveries, Killed, LastLines, Message, Origin, Outlets, Part, Programs, Published,
-    Reaped, Ticket, Time, ToParent,
+    Reaped, ReloadFailure, Ticket, Time, ToParent,
 };
 
 /// The processes of a service that a predecessor left.
@@ -212,11 +213,17 @@ impl Programs for World {
         }
     }
 
-    fn reload(&mut self, id: ServiceId, run: RunId, _: Signal, _: bool) -> Result<(), String> {
+    fn reload(
+        &mut self,
+        id: ServiceId,
+        run: RunId,
+        signal: Signal,
+        _: bool,
+    ) -> Result<(), ReloadFailure> {
         self.begin_effect();
         let fails = self.random.chance(20);
         match self.tree(id, run) {
-            Some(_) if fails => Err("it does not handle SIGHUP".to_owned()),
+            Some(_) if fails => Err(ReloadFailure::Unhandled(signal)),
             _ => Ok(()),
         }
     }
@@ -308,7 +315,11 @@ impl Programs for World {
         self.begin_effect();
         note!(self, "   ask {id:?} {of:?} {token:?} {probe:?}");
         let good = Message::Engine(Event::Answered(id, token, Ok(())));
-        let bad = Message::Engine(Event::Answered(id, token, Err("refused".to_owned())));
+        let bad = Message::Engine(Event::Answered(
+            id,
+            token,
+            Err(ProbeFailure::Status("GET /".to_owned(), 503)),
+        ));
         let most = u64::try_from(limit.as_millis()).unwrap_or(1);
         let first_unasked = match self.machine {
             Machine::Usual => 16,
@@ -338,21 +349,23 @@ impl Programs for World {
         }
     }
 
-    fn refused(&self, id: ServiceId, token: Token, why: String) -> Event {
+    fn refused(&self, id: ServiceId, token: Token, why: ProbeFailure) -> Event {
         if self.trouble.lacks_processes {
-            Event::Unasked(id, token, Unasked::Lacking(why))
+            Event::Unasked(id, token, Unasked::Lacking(why.to_string()))
         } else {
             Event::Answered(id, token, Err(why))
         }
     }
 
-    fn expect_line(&mut self, id: ServiceId, token: Token, _: &str) -> Result<(), String> {
+    fn expect_line(&mut self, id: ServiceId, token: Token, _: &str) -> Result<(), ProbeFailure> {
         self.begin_effect();
         if self.fails(3) {
-            return Err("the log thread does not respond".to_owned());
+            return Err(ProbeFailure::Failed(
+                "the log thread does not respond".to_owned(),
+            ));
         }
         let Some(seat) = self.seats.get_mut(&id) else {
-            return Err("it was removed".to_owned());
+            return Err(ProbeFailure::Removed);
         };
         if seat.held.is_none() {
             seat.expects = Some(token);
@@ -420,7 +433,7 @@ impl Deliveries for World {
         ticket: Ticket,
         _: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartFailure> {
         self.begin_effect();
         note!(self, "   run the alert command of {id:?} {ticket:?}");
         let failure = self.start_failure(5);
@@ -436,7 +449,7 @@ impl Deliveries for World {
             self.blame(format!("two alert commands of {id:?} run at once"));
         }
         match failure {
-            Some(failure) => Err(failure.to_string()),
+            Some(failure) => Err(failure),
             None => {
                 self.add_helper(ticket, Some(id), Purpose::Alert, limit);
                 Ok(())
@@ -451,7 +464,7 @@ impl Deliveries for World {
         ticket: Ticket,
         alert: &Arc<Alert>,
         limit: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartFailure> {
         self.begin_effect();
         note!(self, "   post an alert of {} {ticket:?}", spec.name());
         let name = spec.name();
@@ -463,7 +476,7 @@ impl Deliveries for World {
             self.blame(format!("two requests to the webhook of {name} run at once"));
         }
         if let Some(failure) = self.start_failure(5) {
-            return Err(failure.to_string());
+            return Err(failure);
         }
         self.add_helper(
             ticket,
@@ -474,7 +487,7 @@ impl Deliveries for World {
         Ok(())
     }
 
-    fn request_ended(&mut self, ticket: Ticket, result: Result<(), String>) {
+    fn request_ended(&mut self, ticket: Ticket, result: Result<(), CommandFailure>) {
         self.begin_effect();
         let Some(helper) = self.helpers.remove(&ticket) else {
             return self.blame(format!("{ticket:?} ends twice"));

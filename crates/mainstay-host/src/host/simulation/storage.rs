@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, Token};
+use mainstay_core::engine::{CopyFailure, Event, ServiceId, Snapshotted, StartFailure, Token};
 use mainstay_core::manifest::Format;
 use mainstay_core::snapshot::SnapshotId;
 use mainstay_core::spec::ServiceName;
@@ -18,8 +18,8 @@ use super::specs::{self, NAMES};
 use super::world::{Coming, Copying, Helper, Order, Seat, Tree, World, note};
 use crate::host::control::Reply;
 use crate::host::effects::{
-    Account, Candidate, CandidateText, Definitions, Entries, Loaded, Message, Refused, Snapshots,
-    Storage, Ticket,
+    Account, Candidate, CandidateText, Definitions, Entries, LedgerProblem, Loaded, Message,
+    Refused, Snapshots, Storage, Ticket,
 };
 
 /// Returns the name in the pool.
@@ -146,12 +146,16 @@ impl World {
 }
 
 impl Storage for World {
-    fn begin_ledger(&mut self, _: Option<&ManifestCopy>, entries: Entries) -> Result<(), String> {
+    fn begin_ledger(
+        &mut self,
+        _: Option<&ManifestCopy>,
+        entries: Entries,
+    ) -> Result<(), LedgerProblem> {
         self.begin_effect();
         self.was_ledger_begun = true;
         if !self.storage.has_ledger {
             if self.fails(1) {
-                return Err("cannot write the ledger".to_owned());
+                return Err(LedgerProblem("ledger".into(), "a fault".to_owned()));
             }
             self.storage.has_ledger = true;
         }
@@ -197,8 +201,9 @@ impl Storage for World {
         Ok(())
     }
 
-    fn ledger_problem(&self) -> Option<String> {
-        self.storage.problem.clone()
+    fn ledger_problem(&self) -> Option<LedgerProblem> {
+        let why = self.storage.problem.clone()?;
+        Some(LedgerProblem("ledger".into(), why))
     }
 
     fn write_desired(&mut self, name: &ServiceName, desired: Option<&Desired>) -> io::Result<()> {
@@ -394,13 +399,13 @@ impl Definitions for World {
         }
     }
 
-    fn take_own_log(&mut self, id: ServiceId) -> Result<(), String> {
+    fn take_own_log(&mut self, id: ServiceId) -> Result<(), StartFailure> {
         self.begin_effect();
         if !self.seats.contains_key(&id) {
             self.blame(format!("{id:?} takes a log without a seat"));
         }
         if self.fails(10) {
-            Err("cannot open its log".to_owned())
+            Err("cannot open its log".into())
         } else {
             Ok(())
         }
