@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mainstay_logs::tls;
+use mainstay_logs::{StepError, tls};
 use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -37,8 +37,8 @@ pub enum Trust<'a> {
 /// valid URL.
 ///
 /// # Errors
-/// If the certificates cannot be read or used, with a message for people.
-pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
+/// If the certificates cannot be read or used.
+pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, StepError> {
     let builder = Agent::config_builder()
         .user_agent(USER_AGENT)
         .http_status_as_error(false)
@@ -50,7 +50,7 @@ pub fn builder(trust: Trust<'_>) -> Result<ConfigBuilder<AgentScope>, String> {
         Trust::System => None,
         Trust::Only(path) => Some(path),
     };
-    let authorities = tls::authorities(ca).map_err(|error| error.to_string())?;
+    let authorities = tls::authorities(ca)?;
     let authorities = authorities
         .iter()
         .map(|it| Certificate::from_der(it).to_owned());

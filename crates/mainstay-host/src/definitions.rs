@@ -1,47 +1,80 @@
 //! Definitions of the services that are installed into the embedded manager, checked like every
 //! manifest, and checked to fit together.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mainstay_core::engine::{Engine, GraphError};
+use mainstay_core::failure::Failure;
 use mainstay_core::manifest::Format;
 use mainstay_core::spec::ServiceName;
+use mainstay_store::Unreadable;
 use mainstay_store::embedded::{self, Definition, Desired};
 use mainstay_store::state_dir::StateDir;
 
 use crate::manifest_file::Source;
 
+/// The reason why the installed definition of this service cannot be loaded.
+#[derive(Debug)]
+pub(crate) struct Unloadable {
+    name: String,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Name,
+    Record(Unreadable),
+    Format(String),
+    Manifest(Failure),
+    /// The manifest at this path does not define the service.
+    Undefined(PathBuf),
+}
+
+impl fmt::Display for Unloadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot load the installed service {}: ", self.name)?;
+        match &self.why {
+            Why::Name => f.write_str("this is not a valid service name"),
+            Why::Record(error) => error.fmt(f),
+            Why::Format(format) => write!(f, "its manifest format {format} is not supported"),
+            Why::Manifest(failure) => f.write_str(failure.message()),
+            Why::Undefined(path) => write!(f, "{} does not define the service", path.display()),
+        }
+    }
+}
+
 /// Reads the installed definition of this name.
-///
-/// # Errors
-/// A description of the problem, with the service's name.
-pub fn read(state: &StateDir, name: &str) -> Result<Definition, String> {
+pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, Unloadable> {
     read_with(state, name, embedded::desired(state, name))
 }
 
 /// Does the same as [`read`], for a service whose desired state is known.
-fn read_with(state: &StateDir, name: &str, desired: Option<Desired>) -> Result<Definition, String> {
-    let failed = |why: String| format!("cannot load the installed service {name}: {why}");
+fn read_with(
+    state: &StateDir,
+    name: &str,
+    desired: Option<Desired>,
+) -> Result<Definition, Unloadable> {
+    let failed = |why| Unloadable {
+        name: name.to_owned(),
+        why,
+    };
+    let unusable = |failure| failed(Why::Manifest(failure));
     if ServiceName::new(name).is_none() {
-        return Err(failed("this is not a valid service name".to_owned()));
+        return Err(failed(Why::Name));
     }
-    let record = embedded::read_record(state, name).map_err(|error| failed(error.to_string()))?;
+    let record = embedded::read_record(state, name).map_err(|error| failed(Why::Record(error)))?;
     let path = embedded::manifest_path(&embedded::place(state, name), &record);
-    let format = Format::from_extension(&record.manifest_format).ok_or_else(|| {
-        failed(format!(
-            "its manifest format {} is not supported",
-            record.manifest_format
-        ))
-    })?;
-    let source = Source::read_installed(&path, Some(format))
-        .map_err(|error| failed(error.message().to_owned()))?;
+    let format = Format::from_extension(&record.manifest_format);
+    let format = format.ok_or_else(|| failed(Why::Format(record.manifest_format.clone())))?;
+    let source = Source::read_installed(&path, Some(format)).map_err(unusable)?;
     let manifest = source.based_on(Some(record.base_dir.clone())).load();
-    let manifest = manifest.map_err(|error| failed(error.message().to_owned()))?;
+    let manifest = manifest.map_err(unusable)?;
     let digest = manifest.digest();
     let mut specs = manifest.specs.into_iter();
     let spec = specs.find(|spec| spec.name().as_str() == name);
-    let spec =
-        spec.ok_or_else(|| failed(format!("{} does not define the service", path.display())))?;
+    let spec = spec.ok_or_else(|| failed(Why::Undefined(path)))?;
     Ok(Definition {
         spec: Arc::new(spec.beside_others()),
         dir: record.base_dir,
@@ -73,6 +106,7 @@ pub fn all(state: &StateDir, living: &[String]) -> (Vec<Definition>, Vec<String>
         let definition = read_with(state, &name, embedded::or_halted(desired));
         found.extend(definition.map_or_else(
             |why| {
+                let why = why.to_string();
                 problems.push(format!(
                     "{why}; it cannot be started until it is installed again"
                 ));

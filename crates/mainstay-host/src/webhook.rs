@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_core::alert::{Answer, SigningKeys};
-use mainstay_core::engine::{CommandFailure, Human};
+use mainstay_core::engine::CommandFailure;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Webhook;
 use mainstay_core::trace::TraceContext;
+use mainstay_logs::StepError;
 use mainstay_sys as sys;
 use mainstay_sys::guarded;
 use serde::{Deserialize, Serialize};
@@ -130,14 +131,40 @@ pub fn run() -> Result<(), Failure> {
             };
             (Answer::Status(status, wanted), what)
         }
-        Err(why) => (Answer::Nothing, why),
+        Err(why) => (Answer::Nothing, why.to_string()),
     };
     output::document(&result)
 }
 
+/// The reason why an attempt has no response.
+enum NoResponse {
+    Keys(Keyless),
+    /// The certificates cannot be used.
+    Trust(StepError),
+    /// The request failed. This was its time limit.
+    Http(ureq::Error, Duration),
+}
+
+impl fmt::Display for NoResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(why) => why.fmt(f),
+            Self::Trust(error) => error.fmt(f),
+            Self::Http(error, limit) => match error {
+                ureq::Error::Timeout(_) => CommandFailure::TimedOut(*limit).fmt(f),
+                // The messages of these errors would show the URL.
+                ureq::Error::BadUri(_)
+                | ureq::Error::Http(_)
+                | ureq::Error::RequireHttpsOnly(_) => f.write_str("the URL is invalid"),
+                error => error.fmt(f),
+            },
+        }
+    }
+}
+
 impl Request {
-    fn post(&self) -> Result<(u16, Option<Duration>), String> {
-        let keys = keys(&self.secret_file, &self.dir)?;
+    fn post(&self) -> Result<(u16, Option<Duration>), NoResponse> {
+        let keys = keys(&self.secret_file, &self.dir).map_err(NoResponse::Keys)?;
         let ca = self.ca.as_ref().map(|path| self.dir.join(path));
         let trust = match (&ca, self.url.starts_with("https:")) {
             (_, false) => Trust::Plain,
@@ -146,7 +173,8 @@ impl Request {
         };
         // The supervisor ends this process in time. The limit here is for one whose supervisor was
         // killed. A limit for the whole request would need a thread to resolve names in.
-        let mut builder = agent::builder(trust)?.timeout_recv_response(Some(self.timeout));
+        let builder = agent::builder(trust).map_err(NoResponse::Trust)?;
+        let mut builder = builder.timeout_recv_response(Some(self.timeout));
         if self.is_local {
             builder = builder.proxy(None);
         }
@@ -166,14 +194,7 @@ impl Request {
                 keys.sign(&self.id, timestamp, document),
             )
             .send(document);
-        let answer = answer.map_err(|error| match error {
-            ureq::Error::Timeout(_) => format!("no response within {}", Human(self.timeout)),
-            // The messages of these errors would show the URL.
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
-                "the URL is invalid".to_owned()
-            }
-            error => error.to_string(),
-        })?;
+        let answer = answer.map_err(|error| NoResponse::Http(error, self.timeout))?;
         let wanted = answer.headers().get("retry-after");
         let wanted = wanted.and_then(|value| retry_after(value.to_str().ok()?, now));
         Ok((answer.status().as_u16(), wanted))
@@ -189,24 +210,58 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     })
 }
 
+/// The reason why a `secret_file` has no keys.
+pub(crate) struct Keyless {
+    file: PathBuf,
+    why: Unusable,
+}
+
+enum Unusable {
+    Unreadable(io::Error),
+    /// Other accounts can read the file, as this describes.
+    Exposed(String),
+    Binary,
+    Malformed(&'static str),
+}
+
+impl fmt::Display for Keyless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret_file {}: ", self.file.display())?;
+        match &self.why {
+            Unusable::Unreadable(error) => f.write_str(&guarded::explain(error)),
+            Unusable::Exposed(why) => f.write_str(why),
+            Unusable::Binary => f.write_str("it is not UTF-8"),
+            Unusable::Malformed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
 /// Reads the current keys of a webhook from its `secret_file`.
-pub(crate) fn keys(named: &Path, dir: &Path) -> Result<SigningKeys, String> {
+pub(crate) fn keys(named: &Path, dir: &Path) -> Result<SigningKeys, Keyless> {
     let credential = launch::credential(named);
     let path: PathBuf = credential.clone().unwrap_or_else(|| dir.join(named));
-    let read = || -> io::Result<Result<String, String>> {
+    let read = || -> Result<SigningKeys, Unusable> {
         let file = guarded::file(&path)?;
         // systemd protects its credentials with access lists that look like a group's permissions.
         if credential.is_none()
             && let Some(why) = sys::exposure(&path, &file)?
         {
-            return Ok(Err(why));
+            return Err(Unusable::Exposed(why));
         }
         let text = guarded::read_limited(&file, LONGEST_FILE)?;
-        Ok(String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned()))
+        let text = String::from_utf8(text).map_err(|_| Unusable::Binary)?;
+        SigningKeys::parse(&text).map_err(Unusable::Malformed)
     };
-    let wrong = |why: &str| format!("secret_file {}: {why}", named.display());
-    let text = read().map_err(|error| wrong(&guarded::explain(&error)))?;
-    SigningKeys::parse(&text.map_err(|why| wrong(&why))?).map_err(wrong)
+    read().map_err(|why| Keyless {
+        file: named.to_owned(),
+        why,
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_host::agent::{self, Trust};
+use mainstay_logs::StepError;
 use mainstay_store::programs::{Content, Delivery, LARGEST};
 use mainstay_sys::guarded;
 use ureq::http::Uri;
@@ -29,23 +31,23 @@ pub(crate) enum Source {
 }
 
 impl FromStr for Source {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         if !text.contains("://") {
             return Ok(Self::File(text.into()));
         }
-        let uri: Uri = text
-            .parse()
-            .map_err(|_| "this is not a URL: write https://HOST/PATH".to_owned())?;
+        let uri = text.parse::<Uri>();
+        let uri = uri.map_err(|_| "this is not a URL: write https://HOST/PATH")?;
         if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
-            let why = "remove the user name and password, or fetch it yourself and name the file";
-            return Err(why.into());
+            return Err(
+                "remove the user name and password, or fetch it yourself and name the file",
+            );
         }
         match uri.scheme_str() {
             Some("https") => Ok(Self::Url(uri)),
             Some("http") if is_here(&uri) => Ok(Self::Url(uri)),
-            _ => Err("programs are fetched over https:// (http:// only from this machine)".into()),
+            _ => Err("programs are fetched over https:// (http:// only from this machine)"),
         }
     }
 }
@@ -94,7 +96,7 @@ impl Source {
                 }
             }),
             Self::Url(uri) => ask(uri, timeout).map_err(|why| {
-                cannot(why)
+                cannot(why.to_string())
                     .hint("check the URL, or download the program yourself and pass the file")
             }),
         }
@@ -109,14 +111,51 @@ fn open(path: &Path) -> io::Result<Content> {
     })
 }
 
-fn ask(uri: &Uri, timeout: Duration) -> Result<Content, String> {
+/// The reason why a download did not begin.
+enum Refused {
+    /// The certificates cannot be used.
+    Trust(StepError),
+    /// The request failed. This was the longest wait for the server.
+    Http(ureq::Error, Duration),
+    /// The response was a redirect with this status, and not to HTTPS.
+    Redirect(u16),
+    Status(u16),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trust(error) => error.fmt(f),
+            Self::Http(error, timeout) => match error {
+                ureq::Error::Timeout(_) => f.write_str(&silence(*timeout)),
+                ureq::Error::TooManyRedirects => {
+                    write!(f, "there are more than {REDIRECTS} redirects")
+                }
+                // The messages of these errors would show the URL.
+                ureq::Error::RequireHttpsOnly(_) => {
+                    f.write_str("it redirects to a URL without TLS")
+                }
+                ureq::Error::BadUri(_) | ureq::Error::Http(_) => f.write_str("the URL is invalid"),
+                error => error.fmt(f),
+            },
+            Self::Redirect(status) => write!(
+                f,
+                "the server returned {status} without a redirect to https://"
+            ),
+            Self::Status(status) => write!(f, "the server returned {status}"),
+        }
+    }
+}
+
+fn ask(uri: &Uri, timeout: Duration) -> Result<Content, Refused> {
     let is_plain = uri.scheme_str() == Some("http");
     let trust = if is_plain {
         Trust::Plain
     } else {
         Trust::System
     };
-    let agent: ureq::Agent = agent::builder(trust)?
+    let agent: ureq::Agent = agent::builder(trust)
+        .map_err(Refused::Trust)?
         .max_redirects(if is_plain { 0 } else { REDIRECTS })
         .max_redirects_will_error(!is_plain)
         .timeout_resolve(Some(timeout))
@@ -125,14 +164,8 @@ fn ask(uri: &Uri, timeout: Duration) -> Result<Content, String> {
         .timeout_per_read(Some(timeout))
         .build()
         .into();
-    let answer = agent.get(uri).call().map_err(|error| match error {
-        ureq::Error::Timeout(_) => silence(timeout),
-        ureq::Error::TooManyRedirects => format!("there are more than {REDIRECTS} redirects"),
-        // The messages of these errors would show the URL.
-        ureq::Error::RequireHttpsOnly(_) => "it redirects to a URL without TLS".to_owned(),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the URL is invalid".to_owned(),
-        error => error.to_string(),
-    })?;
+    let answer = agent.get(uri).call();
+    let answer = answer.map_err(|error| Refused::Http(error, timeout))?;
     match answer.status().as_u16() {
         200 => {}
         // A redirect from this machine to another.
@@ -141,12 +174,10 @@ fn ask(uri: &Uri, timeout: Duration) -> Result<Content, String> {
             let to = to.and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
             return match to.filter(|to| to.scheme_str() == Some("https")) {
                 Some(to) if is_plain => ask(&to, timeout),
-                _ => Err(format!(
-                    "the server returned {status} without a redirect to https://"
-                )),
+                _ => Err(Refused::Redirect(status)),
             };
         }
-        status => return Err(format!("the server returned {status}")),
+        status => return Err(Refused::Status(status)),
     }
     let size = answer.body().content_length();
     let body = answer.into_body().into_with_config().limit(LARGEST + 1);

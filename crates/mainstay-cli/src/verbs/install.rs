@@ -1,5 +1,7 @@
 //! `mainstay install`: installs services of a manifest into a service manager.
 
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -72,11 +74,21 @@ pub(crate) struct Install {
     json: bool,
 }
 
-fn manager(name: &str) -> Result<Manager, String> {
-    Manager::from_name(name).ok_or_else(|| {
+/// The error for a name that no manager has.
+#[derive(Debug)]
+struct UnknownManager;
+
+impl fmt::Display for UnknownManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = Manager::ALL.iter().map(|manager| manager.name()).collect();
-        format!("expected one of {}", names.join(", "))
-    })
+        write!(f, "expected one of {}", names.join(", "))
+    }
+}
+
+impl Error for UnknownManager {}
+
+fn manager(name: &str) -> Result<Manager, UnknownManager> {
+    Manager::from_name(name).ok_or(UnknownManager)
 }
 
 #[derive(Serialize)]

@@ -63,7 +63,7 @@ pub(super) struct Ticket(pub(super) u64);
 pub(super) type Refused = (hyper::StatusCode, String);
 
 /// The account of a service, or the reason that it cannot be used. `None` is the supervisor's own.
-pub(super) type Account = Result<Option<sys::User>, String>;
+pub(super) type Account = Result<Option<sys::User>, StartFailure>;
 
 /// Returns whether both definitions, with their accounts, write the same log.
 pub(super) fn share_log(

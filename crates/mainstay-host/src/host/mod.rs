@@ -26,7 +26,7 @@ mod viewers;
 use std::io;
 use std::time::Duration;
 
-use mainstay_core::engine::{Checkpoint, Human};
+use mainstay_core::engine::{self, Checkpoint, Human};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::spec::Spec;
 use mainstay_store::embedded::{self, Definition};
@@ -294,14 +294,15 @@ impl Task {
         inherited: &launch::Environment,
         starts_afresh: bool,
     ) -> Result<Vec<Account>, Failure> {
+        let unusable = |why: &str| engine::StartFailure::Permanent(why.to_owned());
         let account = |definition: &Definition| {
             let Definition { spec, dir, .. } = definition;
             if let Some(problem) = &definition.problem {
-                return Ok(Err(problem.clone()));
+                return Ok(Err(unusable(problem)));
             }
             let user = user_of(spec);
             if self.daemon.is_some() || !starts_afresh {
-                return Ok(user.map_err(|failure| failure.message().to_owned()));
+                return Ok(user.map_err(|failure| unusable(failure.message())));
             }
             let user = user?;
             preflight::check(spec, dir, user.as_ref(), inherited)?;

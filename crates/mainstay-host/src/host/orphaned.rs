@@ -5,6 +5,7 @@
 //! does not touch the others: they remain in the dead supervisor's ledger, and the lock remains
 //! signed.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_api::{Reach, endpoint};
@@ -13,7 +14,7 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::report::{ServiceReport, StatusReport, SupervisorReport};
 use mainstay_core::time::rfc3339;
 use mainstay_store::embedded::{self, Definition, Desired};
-use mainstay_store::ledger::{self, Entry, Ledger, LedgerSnapshot, Survivors};
+use mainstay_store::ledger::{self, Entry, Ledger, LedgerSnapshot, Survivors, Undefined};
 use mainstay_store::state_dir::{Lock, Predecessor, StateDir};
 use mainstay_sys as sys;
 use tokio::sync::mpsc;
@@ -269,7 +270,7 @@ pub fn stop_without_supervisor(
             on_event_loop(Code::CannotWrite, stopping)?
         }
         Err(why) => {
-            kill_all(why, &predecessor, names)?;
+            kill_all(why.to_string(), &predecessor, names)?;
             let mut entries = ledger_snapshot.entries;
             entries.iter_mut().for_each(Entry::want_down);
             StatusReport {
@@ -412,19 +413,39 @@ fn end(predecessor: &Predecessor) -> Result<usize, Failure> {
         .sum()
 }
 
+/// The reason why the services in a ledger can only be killed.
+enum Unknown {
+    /// The ledger is damaged.
+    Damaged,
+    /// The definitions cannot be read.
+    Undefined(Undefined),
+    /// There is no definition of this service.
+    Missing(String),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged => f.write_str("its ledger is damaged"),
+            Self::Undefined(why) => why.fmt(f),
+            Self::Missing(name) => write!(f, "its copy of the manifest does not define {name}"),
+        }
+    }
+}
+
 /// Returns the definitions of the services in the ledger, in its order.
 ///
 /// # Errors
 /// If a definition is unknown.
-fn specs(ledger_snapshot: &LedgerSnapshot, state: &StateDir) -> Result<Vec<Definition>, String> {
+fn specs(ledger_snapshot: &LedgerSnapshot, state: &StateDir) -> Result<Vec<Definition>, Unknown> {
     if !ledger_snapshot.is_whole {
-        return Err("its ledger is damaged".to_owned());
+        return Err(Unknown::Damaged);
     }
     // Services of a rebuilt ledger without a manifest are stopped in the default way.
     let all = ledger_snapshot.definitions(state, definitions::installed);
     let mut all = match (all, &ledger_snapshot.rebuilt) {
         (Err(_), Some(_)) => Vec::new(),
-        (all, _) => all.map_err(|error| error.to_string())?,
+        (all, _) => all.map_err(Unknown::Undefined)?,
     };
     let defined = ledger_snapshot.entries.iter().map(|entry| {
         let found = all
@@ -437,7 +458,7 @@ fn specs(ledger_snapshot: &LedgerSnapshot, state: &StateDir) -> Result<Vec<Defin
                 ledger_snapshot.is_of_installed() || ledger_snapshot.rebuilt.is_some();
             may_be_gone.then(|| Definition::of_unknown(&entry.name))?
         });
-        known.ok_or_else(|| format!("its copy of the manifest does not define {}", entry.name))
+        known.ok_or_else(|| Unknown::Missing(entry.name.clone()))
     });
     defined.collect()
 }

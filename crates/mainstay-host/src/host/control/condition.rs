@@ -1,6 +1,8 @@
 //! The conditions of a request on a service's definition: RFC 9110, section 13.1.1 (`If-Match`) and
 //! 13.1.2 (`If-None-Match`).
 
+use std::fmt;
+
 use hyper::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 
 /// The conditions of a request, as entity tags of definitions.
@@ -23,6 +25,27 @@ struct Tag {
     text: String,
 }
 
+/// The reason why the header of this name is malformed.
+#[derive(Debug)]
+pub(in crate::host) enum Malformed {
+    /// A value is neither `*` nor a list of entity tags.
+    Tags(HeaderName),
+    /// `*` is not the only value.
+    Both(HeaderName),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tags(name) => write!(
+                f,
+                "{name} is `*`, or a list of quoted entity tags: \"…\", \"…\""
+            ),
+            Self::Both(name) => write!(f, "{name} is either `*` or a list"),
+        }
+    }
+}
+
 /// The condition that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::host) enum Unmet {
@@ -37,7 +60,7 @@ impl Conditions {
     ///
     /// # Errors
     /// If a header is malformed.
-    pub(in crate::host) fn of(headers: &HeaderMap) -> Result<Option<Self>, String> {
+    pub(in crate::host) fn of(headers: &HeaderMap) -> Result<Option<Self>, Malformed> {
         let conditions = Self {
             matches: tags(headers, &IF_MATCH)?,
             matches_none: tags(headers, &IF_NONE_MATCH)?,
@@ -72,20 +95,18 @@ impl Tags {
 }
 
 /// Parses all headers of this name. Several lines form one list (section 5.3).
-fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, String> {
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Malformed> {
     let mut all = None;
     for value in headers.get_all(name) {
         let parsed = value.to_str().ok().and_then(parse);
-        let tags = parsed.ok_or_else(|| {
-            format!("{name} is `*`, or a list of quoted entity tags: \"…\", \"…\"")
-        })?;
+        let tags = parsed.ok_or_else(|| Malformed::Tags(name.clone()))?;
         all = Some(match (all, tags) {
             (Some(Tags::These(mut some)), Tags::These(more)) => {
                 some.extend(more);
                 Tags::These(some)
             }
             (None, tags) => tags,
-            _ => return Err(format!("{name} is either `*` or a list")),
+            _ => return Err(Malformed::Both(name.clone())),
         });
     }
     Ok(all)
@@ -125,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn conditions(headers: &[(HeaderName, &'static str)]) -> Result<Option<Conditions>, String> {
+    fn conditions(headers: &[(HeaderName, &'static str)]) -> Result<Option<Conditions>, Malformed> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name, HeaderValue::from_static(value));

@@ -311,7 +311,7 @@ async fn answer(
     progress.enter(Phase::Working);
     let conditions = match Conditions::of(&request.headers) {
         Ok(conditions) => conditions,
-        Err(why) => return whole(Reply::error(StatusCode::BAD_REQUEST, &why)),
+        Err(why) => return whole(Reply::error(StatusCode::BAD_REQUEST, &why.to_string())),
     };
     let route = match Route::parse(&request.method, &request.uri) {
         Ok(route) => route,

@@ -72,8 +72,8 @@ impl<E: Effects> Dispatcher<E> {
             .chain(service.sink_problems.values());
         let problems: Vec<&str> = problems.map(String::as_str).collect();
         report.log_problem = (!problems.is_empty()).then(|| problems.join("; "));
-        let unreadable = service.account.as_ref().err();
-        report.state_problem = service.desired_problem.as_ref().or(unreadable).cloned();
+        let unreadable = service.account.as_ref().err().map(ToString::to_string);
+        report.state_problem = service.desired_problem.clone().or(unreadable);
         let version = service.latest_version();
         report.version = (version > 0).then_some(version);
         let service = self.services.get(&shown)?;

@@ -43,7 +43,7 @@ impl Deliveries for Executor {
             return Err("its definition no longer contains a command".into());
         };
         let pipes = Pipes::new()?;
-        let user = seat.account.as_ref().map_err(String::clone)?.as_ref();
+        let user = seat.account.as_ref().map_err(Clone::clone)?.as_ref();
         let mut environment = launch::inherited_by(&spec, user, &self.inherited);
         environment.insert("MAINSTAY_SERVICE".into(), spec.name().as_str().into());
         environment.insert(sys::SUPERVISED_FROM.into(), self.state.mark().into());

@@ -59,7 +59,8 @@ async fn within_limit<T: Send + 'static>(
 /// Reads an installed definition.
 fn load(state: &StateDir, name: &str, inherited: &launch::Environment) -> Result<Loaded, Refused> {
     let conflict = |why: String| (StatusCode::CONFLICT, why);
-    let definition = definitions::read(state, name).map_err(conflict)?;
+    let definition = definitions::read(state, name);
+    let definition = definition.map_err(|why| conflict(why.to_string()))?;
     let user = preflight::user_of(&definition.spec);
     let user = user.map_err(|failure| conflict(failure.message().to_owned()))?;
     let remarks = preflight::remarks(&definition.spec, &definition.dir, inherited);

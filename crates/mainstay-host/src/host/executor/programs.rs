@@ -61,7 +61,7 @@ impl Executor {
         let seat = self.seat(id)?;
         let spec = Arc::clone(&seat.spec);
         if let Err(why) = &seat.account {
-            return Err(StartFailure::Permanent(why.clone()));
+            return Err(why.clone());
         }
         let name = spec.name().as_str();
         let data = self.state.refuse_foreign_data(name, seat.user());
