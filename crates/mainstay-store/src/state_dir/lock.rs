@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_sys as sys;
-use mainstay_sys::lock_file;
+use mainstay_sys::{guarded, lock_file};
 
 use super::StateDir;
 
@@ -293,7 +293,8 @@ impl StateDir {
 
     /// Returns the PID of the supervisor in the record, if it is alive.
     pub fn holder(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.lock_path()).ok()?;
+        // The account of a service owns the state directory of its host.
+        let text = guarded::read_to_string(&self.lock_path(), guarded::MANIFEST).ok()?;
         match Content::parse(&text) {
             Content::Signed(record) => (record.holder() == Holder::Lives).then_some(record.pid),
             Content::Nothing | Content::GivenBack => None,
@@ -482,6 +483,16 @@ mod tests {
         assert!(!state.may_be_orphaned());
         let lock = state.lock().expect("nobody has it");
         assert!(matches!(lock.left, Left::Nothing), "{lock:?}");
+    }
+
+    /// The account of a service can put anything in the place of its host's lock.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_place_of_the_lock_names_no_holder() {
+        let (_sandbox, state) = place();
+        fs::create_dir_all(state.path()).expect("created");
+        mainstay_testkit::make_pipe(&state.lock_path());
+        assert_eq!(state.holder(), None);
     }
 
     #[test]
