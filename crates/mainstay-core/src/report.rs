@@ -29,6 +29,9 @@ pub struct SupervisorReport {
     /// The reason, if any, why a successor cannot recover all running services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The remark that it runs a program file which has been replaced or deleted, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
 }
 
 /// The state of one service. The default is a stopped one about which nothing is known.
@@ -74,6 +77,10 @@ pub struct ServiceReport {
     /// The deviations from the registered definition, one sentence each; absent if not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Vec<String>>,
+    /// The remarks that the service's program or its host runs a program file which has been
+    /// replaced or deleted, one sentence each; empty if that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<String>,
     /// Set if the service exceeded its restart limit and has not been ready for `reset_after`
     /// since.
     #[serde(default)]

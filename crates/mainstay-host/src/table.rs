@@ -399,13 +399,14 @@ impl<'a> Table<'a> {
     }
 
     /// Returns the lines below the table about some services, and about the supervisor: problems,
-    /// drift, and the reasons that the table does not show as a whole. Each has at most `most`
-    /// lines.
+    /// drift, replaced programs, and the reasons that the table does not show as a whole. Each has
+    /// at most `most` lines.
     fn remarks(&self, about: impl Fn(&ServiceReport) -> bool, most: usize) -> Vec<String> {
         let supervisor = self.report.supervisor.as_ref();
         let mut lines = Vec::new();
-        if let Some(problem) = supervisor.and_then(|it| it.problem.as_ref()) {
-            self.remark(&mut lines, "supervisor", problem, most);
+        let problems = supervisor.iter().flat_map(|it| [&it.problem, &it.replaced]);
+        for text in problems.flatten() {
+            self.remark(&mut lines, "supervisor", text, most);
         }
         let why_width = self.columns.iter().find(|(it, _)| *it == Column::Why);
         for (service, cells) in self.rows.iter().filter(|(service, _)| about(service)) {
@@ -417,7 +418,8 @@ impl<'a> Table<'a> {
             let drift = drift.map(|it| format!("differs from its registered definition: {it}"));
             let remark = service.remark().filter(|_| !is_in_table);
             let problems = service.log_problem.iter().chain(&service.state_problem);
-            for text in drift.chain(remark).chain(problems.cloned()) {
+            let others = problems.chain(&service.replaced).cloned();
+            for text in drift.chain(remark).chain(others) {
                 self.remark(&mut lines, &service.name, &text, most);
             }
         }

@@ -108,6 +108,11 @@ pub fn is_dead(_pid: u32) -> bool {
     false
 }
 
+/// Returns `false`: unknown on these systems.
+pub fn runs_replaced_file(_pid: u32) -> bool {
+    false
+}
+
 /// Returns `false`. Not called, because there is no [`boot`].
 pub fn lives(_left: &Identity) -> bool {
     false

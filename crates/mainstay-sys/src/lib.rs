@@ -62,7 +62,7 @@ mod windows_acl;
 pub use elsewhere::{
     Members, PlaceWatch, boot, end_remains, end_service, end_tree, enter_system_mounts, exchange,
     forget_service, give_memory_back, home_of_pids, lives, orphan_marker, orphan_marker_of,
-    own_identity, release_memory, settle_in, supervisor_of, survivors, uptime,
+    own_identity, release_memory, runs_replaced_file, settle_in, supervisor_of, survivors, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub use elsewhere::{is_dead, yield_to_others};
@@ -70,8 +70,8 @@ pub use elsewhere::{is_dead, yield_to_others};
 pub use linux::{
     Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_service, end_tree,
     enter_system_mounts, exchange, forget_service, give_memory_back, home_of_pids, is_dead, lives,
-    orphan_marker, orphan_marker_of, own_identity, release_memory, settle_in, supervisor_of,
-    survivors, uptime, yield_to_others,
+    orphan_marker, orphan_marker_of, own_identity, release_memory, runs_replaced_file, settle_in,
+    supervisor_of, survivors, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub use posix::{

@@ -97,6 +97,7 @@ fn status() -> StatusReport {
         pid: 811,
         alive: problem.is_none(),
         problem: problem.map(str::to_owned),
+        replaced: problem.map(|_| "it runs from a file that has been replaced".to_owned()),
     };
     StatusReport {
         supervisor: Some(supervisor(Some("cannot write the ledger"))),
@@ -125,6 +126,7 @@ fn service() -> ServiceReport {
         etag: Some("5f3c".to_owned()),
         definition_digest: Some(TextDigest::of("", Format::Toml, "/", None)),
         drift: Some(vec!["its program has changed".to_owned()]),
+        replaced: vec!["its program runs from a file that has been replaced".to_owned()],
         crash_looping: true,
         next_try: Some("2026-11-22T10:11:17.123Z".to_owned()),
         next_try_seconds: Some(5),

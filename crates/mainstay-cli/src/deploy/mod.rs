@@ -12,12 +12,30 @@ use std::path::{Path, PathBuf};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_sys::aside::wait;
 use mainstay_sys::guarded::{self, Refusal};
+use mainstay_sys::runs_replaced_file;
 
 /// The setting that determines whether installed services start at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enablement {
     Enabled,
     Disabled,
+}
+
+/// Returns the remarks about those processes of a service that run a program file which has been
+/// replaced or deleted.
+pub(crate) fn replaced<const N: usize>(
+    name: &str,
+    processes: [(&str, Option<u32>); N],
+) -> Vec<String> {
+    let replaced = processes.into_iter();
+    let replaced = replaced.filter(|(_, pid)| pid.is_some_and(runs_replaced_file));
+    let remarks = replaced.map(|(what, _)| {
+        format!(
+            "{what} runs from a file that has been replaced or deleted: to run the new one, \
+             restart it (mainstay restart {name})"
+        )
+    });
+    remarks.collect()
 }
 
 /// Refuses to remove a directory whose disk does not respond: the removal would never end.

@@ -83,6 +83,7 @@ impl Status {
         print_remark(remark);
         let Seen { mut report, hidden } = seen?;
         look_for_drift(state, &mut report);
+        look_for_replaced_files(state, &mut report);
         show(&report, self.json)?;
         let is_up = |service: &ServiceReport| {
             let is_up = matches!(service.state, StateName::Running | StateName::Paused);
@@ -114,6 +115,7 @@ impl List {
         print_remark(remark);
         let mut report = seen?.report;
         look_for_drift(state, &mut report);
+        look_for_replaced_files(state, &mut report);
         show(&report, self.json)?;
         if is_supervised(&report) {
             Ok(ExitCode::SUCCESS)
@@ -154,6 +156,26 @@ fn look_for_drift(state: &StateDir, report: &mut StatusReport) {
     }
     let services = report.services.iter_mut();
     services.for_each(|service| deploy::embedded::complete(state, service));
+}
+
+/// Adds a remark to the supervisor, and to each of its services, that runs a program file which has
+/// been replaced or deleted.
+fn look_for_replaced_files(state: &StateDir, report: &mut StatusReport) {
+    let supervisor = report.supervisor.as_mut();
+    // The process IDs of another container are those of other processes here.
+    let Some(supervisor) = supervisor.filter(|it| state.holder() == Some(it.pid)) else {
+        return;
+    };
+    let is_replaced = mainstay_sys::runs_replaced_file(supervisor.pid);
+    supervisor.replaced = is_replaced.then(|| {
+        "it runs from a file that has been replaced or deleted: restart it; to keep its services \
+         running meanwhile, see docs/install.md"
+            .to_owned()
+    });
+    let services = report.services.iter_mut();
+    for service in services.filter(|it| it.manager == "embedded") {
+        service.replaced = deploy::replaced(&service.name, [("its program", service.pid)]);
+    }
 }
 
 fn is_supervised(report: &StatusReport) -> bool {

@@ -44,6 +44,8 @@ mod update;
 #[cfg(target_os = "linux")]
 mod updates;
 #[cfg(target_os = "linux")]
+mod upgrades;
+#[cfg(target_os = "linux")]
 mod viewers;
 mod web_stack;
 

@@ -181,7 +181,7 @@ fn a_service_of_systemd_is_updated_and_rolled_back() {
 }
 
 /// Writes a manifest for the development environment.
-fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> String {
+pub(super) fn manifest(sandbox: &Sandbox, name: &str, services: &str) -> String {
     let text = services
         .replace("PUPPET", &puppet().display().to_string())
         .replace("HERE", &sandbox.path().display().to_string());
@@ -284,7 +284,7 @@ fn a_rollback_says_what_it_is_and_how_far_it_came() {
     stop(daemon, &sandbox);
 }
 
-fn daemon_again(sandbox: &Sandbox) -> Supervisor {
+pub(super) fn daemon_again(sandbox: &Sandbox) -> Supervisor {
     let mut command = sandbox.command(mainstay());
     command.args(["daemon", "--json"]);
     Supervisor::spawn(command)

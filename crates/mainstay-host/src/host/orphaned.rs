@@ -99,6 +99,7 @@ pub fn orphans(state: &StateDir) -> Option<Orphans> {
         pid,
         alive: false,
         problem: ledger_snapshot.rebuilt.clone(),
+        replaced: None,
     });
     let report = StatusReport {
         supervisor,

@@ -58,6 +58,7 @@ fn report() -> StatusReport {
             pid: 800,
             alive: true,
             problem: None,
+            replaced: None,
         }),
         services,
     }

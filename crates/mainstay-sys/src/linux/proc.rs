@@ -1,5 +1,6 @@
 //! Processes as described by /proc.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -153,6 +154,20 @@ pub fn is_dead(pid: u32) -> bool {
     Stat::of(pid).is_none_or(|stat| !stat.is_alive())
 }
 
+/// Returns whether the program file that a process runs has been replaced or deleted since it was
+/// started. `false` if this process may not see that. Does not block, even if the file is on a file
+/// system that does not respond.
+pub fn runs_replaced_file(pid: u32) -> bool {
+    let target = fs::read_link(format!("/proc/{pid}/exe"));
+    target.is_ok_and(|target| is_removed(target.as_os_str().as_bytes()))
+}
+
+/// Returns whether the target of `/proc/PID/exe` is a removed file (proc_pid_exe(5)). A memory file
+/// (memfd_create(2)) never had a directory entry.
+fn is_removed(target: &[u8]) -> bool {
+    target.ends_with(b" (deleted)") && !target.starts_with(b"/memfd:")
+}
+
 /// Returns the identity of this process, which has no tree.
 pub fn own_identity() -> io::Result<Identity> {
     let pid = std::process::id();
@@ -243,6 +258,14 @@ mod tests {
         );
         assert!(Stat::parse(42, b"").is_none());
         assert!(Stat::parse(42, b"42 (x").is_none());
+    }
+
+    #[test]
+    fn a_removed_file_is_distinguished_from_a_memory_file() {
+        assert!(is_removed(b"/usr/bin/mainstay (deleted)"));
+        assert!(!is_removed(b"/usr/bin/mainstay"));
+        assert!(!is_removed(b"/memfd:runc_cloned (deleted)"));
+        assert!(!runs_replaced_file(std::process::id()));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) use self::install::{install_all, plan_all, put};
 pub(crate) use self::order::{Order, Wanted};
 pub(crate) use self::registered::{Kept, kept, programs};
 use super::registered::set_version;
-use super::{Enablement, refuse_hung, refuse_irregular};
+use super::{Enablement, refuse_hung, refuse_irregular, replaced};
 use crate::client;
 use crate::installed::{Installed, Mode};
 use crate::last_event;
@@ -436,7 +436,7 @@ impl Installed {
             }
             Some(Err(_)) | None => (None, None),
         };
-        let report = report.unwrap_or_else(|| {
+        let mut report = report.unwrap_or_else(|| {
             let mut report = self.by_manager(&status);
             if !self.is_direct() {
                 last_event::explain(&self.state, &mut report);
@@ -446,6 +446,10 @@ impl Installed {
             }
             report
         });
+        let host = status.pid.filter(|_| !self.is_direct());
+        let program = report.pid.filter(|pid| host != Some(*pid));
+        let processes = [("its program", program), ("its host", host)];
+        report.replaced = replaced(self.name.as_str(), processes);
         Ok((self.of_manager(report), denied))
     }
 

@@ -16,6 +16,7 @@ impl<E: Effects> Dispatcher<E> {
                 pid: std::process::id(),
                 alive: true,
                 problem: self.effects.ledger_problem().map(|it| it.to_string()),
+                replaced: None,
             }),
             services: self.engine.ids().filter_map(|id| self.report(id)).collect(),
         }
