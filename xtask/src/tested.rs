@@ -28,10 +28,16 @@ struct Environment {
     name: &'static str,
     /// The kind of lab, for managers that boot in one.
     lab: Option<&'static str>,
-    /// The run that covered it, if runs of this project do not cover it each time.
-    recorded: Result<(), Option<&'static str>>,
+    tested: Tested,
     what: &'static str,
     lacks: &'static str,
+}
+
+/// The runs that cover an environment.
+enum Tested {
+    EachRun,
+    /// The workflow `test` only. The date is that of the last run that passed.
+    Workflow(Option<&'static str>),
 }
 
 /// An environment that each run of `cargo xtask test` as root on Debian covers.
@@ -41,28 +47,26 @@ const fn each_run(
     what: &'static str,
     lacks: &'static str,
 ) -> Environment {
-    let recorded = Ok(());
     Environment {
         name,
         lab,
-        recorded,
+        tested: Tested::EachRun,
         what,
         lacks,
     }
 }
 
-/// An environment of the workflow `test` only. `run` is the date of a run that passed.
+/// An environment that only the workflow `test` covers.
 const fn in_workflow(
     name: &'static str,
     run: Option<&'static str>,
     what: &'static str,
     lacks: &'static str,
 ) -> Environment {
-    let recorded = Err(run);
     Environment {
         name,
         lab: None,
-        recorded,
+        tested: Tested::Workflow(run),
         what,
         lacks,
     }
@@ -161,10 +165,10 @@ fn page() -> Result<String> {
 "
     .to_owned();
     for it in &ENVIRONMENTS {
-        let when = match it.recorded {
-            Ok(()) => "in every test run",
-            Err(Some(date)) => &format!("last on {date}"),
-            Err(None) => "not yet",
+        let when = match it.tested {
+            Tested::EachRun => "in every test run",
+            Tested::Workflow(Some(date)) => &format!("last on {date}"),
+            Tested::Workflow(None) => "not yet",
         };
         page += &format!("| {} | {} | {when} | {} |\n", it.name, it.what, it.lacks);
     }
@@ -184,10 +188,10 @@ yet. [Services of other managers](managers.md) has those that cannot run here at
         for path in suites(&root().join(dir))? {
             let text = fs::read_to_string(&path)?;
             let (subject, runs) = (subject(&text), environments(&path, &text)?);
-            let cell = |(index, it): (usize, &Environment)| match &it.recorded {
+            let cell = |(index, it): (usize, &Environment)| match it.tested {
                 _ if !runs.contains(&index) => "",
-                Ok(()) | Err(Some(_)) => "yes",
-                Err(None) => "no",
+                Tested::EachRun | Tested::Workflow(Some(_)) => "yes",
+                Tested::Workflow(None) => "no",
             };
             let cells: Vec<&str> = ENVIRONMENTS.iter().enumerate().map(cell).collect();
             page += &format!("| {subject} | {} |\n", cells.join(" | "));
