@@ -9,7 +9,8 @@ use std::ops::Range;
 /// are mapped again (from the page cache, 64 KiB around each fault). A supervisor waits for months,
 /// without the code that reads manifests and the command line, or that answers requests.
 ///
-/// See [`clean`] for why nothing can be lost. A failure leaves the memory as it was.
+/// Nothing is lost: dropped pages are unchanged copies of files. A failure leaves the memory as it
+/// was.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time. Nothing follows from there being nothing to release.
