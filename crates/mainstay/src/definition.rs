@@ -341,6 +341,16 @@ impl Recovery {
     pub(crate) fn restarts_after_exits(&self) -> bool {
         !self.restart_after.is_empty() && !self.crashes_only
     }
+
+    /// Returns the exit codes that keep the manager from a restart that would follow otherwise.
+    pub(crate) fn final_codes(&self) -> &BTreeSet<u8> {
+        static NONE: BTreeSet<u8> = BTreeSet::new();
+        if self.restarts_after_exits() {
+            &self.halts
+        } else {
+            &NONE
+        }
+    }
 }
 
 impl Account {

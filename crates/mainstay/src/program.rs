@@ -182,11 +182,8 @@ impl Program {
         };
         match Verb::parse(arguments.iter().cloned())? {
             Verb::Run => {
-                let index = named.ok_or_else(|| unnamed("run"))?;
-                let (definition, body) = self.services.into_iter().nth(index).unzip();
-                let (Some(definition), Some(body)) = (definition, body) else {
-                    return Err(unnamed("run"));
-                };
+                let service = named.and_then(|index| self.services.into_iter().nth(index));
+                let (definition, body) = service.ok_or_else(|| unnamed("run"))?;
                 arguments.remove(0);
                 Ok(definition.run_with(move |context| body(context), arguments))
             }
@@ -215,8 +212,9 @@ impl Program {
                 for definition in definitions {
                     let status = definition.status()?;
                     say(&format!("{}: {status}", definition.name))?;
-                    if shown(status) != ExitCode::SUCCESS {
-                        code = shown(status);
+                    let shown = shown(status);
+                    if shown != ExitCode::SUCCESS {
+                        code = shown;
                     }
                 }
                 Ok(code)

@@ -156,7 +156,7 @@ impl<'a> Checked<'a> {
                 whole_seconds(first)
             ));
         }
-        if recovery.restarts_after_exits() && !recovery.halts.is_empty() {
+        if !recovery.final_codes().is_empty() {
             self.lose("exit codes after which it stays down");
         }
         if recovery.limit.is_some() {

@@ -246,9 +246,10 @@ pub(super) fn finish(checked: &Checked<'_>, dialect: &Dialect) -> String {
             .filter(|code| code != "0"),
     );
     rows(&mut clean.into_iter(), "stay_down 0");
-    let has_halts = recovery.restarts_after_exits();
-    let mut halts = numbers(&recovery.halts).into_iter().filter(|_| has_halts);
-    rows(&mut halts, "stay_down \"$1\"");
+    rows(
+        &mut numbers(recovery.final_codes()).into_iter(),
+        "stay_down \"$1\"",
+    );
     rows(
         &mut ["-1", "256"].map(str::to_owned).into_iter(),
         "code=$((128 + $2))",

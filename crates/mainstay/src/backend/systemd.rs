@@ -580,8 +580,9 @@ impl Units<'_> {
             }
             service.line("RestartForceExitStatus", &forced);
         }
-        if restart == "on-failure" && !recovery.halts.is_empty() {
-            service.line("RestartPreventExitStatus", &joined(&recovery.halts, " "));
+        let halts = recovery.final_codes();
+        if !halts.is_empty() {
+            service.line("RestartPreventExitStatus", &joined(halts, " "));
         }
         let [first, .., last] = &pauses[..] else {
             if let Some(pause) = pauses.first() {

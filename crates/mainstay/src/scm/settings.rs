@@ -180,8 +180,8 @@ pub(super) fn settings(definition: &Definition, running: &Path) -> Result<Vec<Se
 /// depend on the number of failures only.
 pub(super) fn losses(definition: &Definition) -> Vec<String> {
     let recovery = &definition.recovery;
-    let halts = (recovery.restarts_after_exits() && !recovery.halts.is_empty())
-        .then_some("exit codes after which it stays down");
+    let halts = !recovery.final_codes().is_empty();
+    let halts = halts.then_some("exit codes after which it stays down");
     let limit = recovery.limit.map(|_| "restart limit");
     let losses = halts.into_iter().chain(limit).map(str::to_owned);
     losses.chain(definition.lost_retries()).collect()
