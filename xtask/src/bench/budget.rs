@@ -70,8 +70,7 @@ const BUDGET: &[Item] = &[
         measure: |programs| {
             let pss = || -> Result<u64> {
                 forget_pages(&programs.mainstay)?;
-                let run = idle(programs)?;
-                Ok(sum(&run.supervisors(), "smaps_rollup", "Pss")? as u64)
+                pss_of(&idle(programs)?)
             };
             // Pages that the system is still working on are not dropped.
             Ok(pss()?.min(pss()?))
@@ -92,7 +91,7 @@ const BUDGET: &[Item] = &[
                 return Err(String::from_utf8_lossy(&status.stderr).into());
             }
             thread::sleep(RELEASED);
-            Ok(sum(&run.supervisors(), "smaps_rollup", "Pss")? as u64)
+            pss_of(&run)
         },
     },
     Item {
@@ -152,6 +151,11 @@ fn idle(programs: &Programs) -> Result<Run> {
     run.wait_for("S", 1)?;
     run.settle();
     Ok(run)
+}
+
+/// Returns the PSS of the supervisor, in KiB.
+fn pss_of(run: &Run) -> Result<u64> {
+    Ok(sum(&run.supervisors(), "smaps_rollup", "Pss")? as u64)
 }
 
 /// Drops the pages of a program from the page cache, so that they are read from the disk, as after
