@@ -2,7 +2,9 @@
 
 use std::os::windows::ffi::OsStrExt as _;
 use std::path::Path;
+use std::process::{Command, Output};
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::LocalFree;
 use windows_sys::Win32::Security as security;
@@ -34,6 +36,22 @@ pub fn controls_accepted(service: &str) -> Option<u32> {
 /// Returns whether this is Wine, which stores or ignores much of what Windows acts on.
 pub fn is_wine() -> bool {
     Path::new(r"C:\windows\system32\winecfg.exe").exists()
+}
+
+/// Runs a command. Wine occasionally loses a process at its start when the machine is busy, and
+/// reports an internal error; such a start is repeated for this long.
+///
+/// # Panics
+/// If the command does not start.
+pub fn output(command: &mut Command, limit: Duration) -> Output {
+    const ERROR_INTERNAL_ERROR: i32 = 1359;
+    let until = Instant::now() + limit;
+    loop {
+        match command.output() {
+            Err(e) if e.raw_os_error() == Some(ERROR_INTERNAL_ERROR) && Instant::now() < until => {}
+            done => return done.expect("it starts"),
+        }
+    }
 }
 
 /// Grants everyone full access to a file, or to a directory and what is created in it.

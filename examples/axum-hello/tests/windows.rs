@@ -7,6 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use mainstay::State;
+use mainstay_testkit::scm_windows::output;
 use mainstay_testkit::{free_port, wait_until};
 
 mod http;
@@ -16,12 +17,8 @@ use http::{SOON, body, get};
 /// Runs a verb, which must exit with `code`.
 #[track_caller]
 fn hello(code: i32, arguments: &[&str]) {
-    // The wrapper of the lab's compiler is a shell script, and dash drops `CARGO_BIN_EXE_…` because
-    // of the hyphen in the name.
-    let test = std::env::current_exe().expect("its path");
-    let dir = test.ancestors().nth(2).expect("a place");
-    let mut command = Command::new(dir.join("axum-hello.exe"));
-    let output = command.args(arguments).output().expect("it starts");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_axum-hello"));
+    let output = output(command.args(arguments), SOON);
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::{Definition, ServiceSid, Start, State, Trigger};
-use mainstay_testkit::scm_windows::is_wine;
+use mainstay_testkit::scm_windows::{is_wine, output};
 use mainstay_testkit::{skip, wait_until};
 
 mod log_dir;
@@ -20,20 +20,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn heartbeat(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
-    output(command.args(arguments))
-}
-
-/// Runs a command. On a busy machine, Wine occasionally fails to start a process with an internal
-/// error, which is retried.
-fn output(command: &mut Command) -> Output {
-    const ERROR_INTERNAL_ERROR: i32 = 1359;
-    let until = Instant::now() + SOON;
-    loop {
-        match command.output() {
-            Err(e) if e.raw_os_error() == Some(ERROR_INTERNAL_ERROR) && Instant::now() < until => {}
-            done => return done.expect("it starts"),
-        }
-    }
+    output(command.args(arguments), SOON)
 }
 
 /// Runs a verb, which must exit with `code`, and returns its output.
@@ -52,7 +39,7 @@ fn check(code: i32, arguments: &[&str]) -> String {
 /// Returns the status that another tool reports: state, code, service-specific code and checkpoint.
 /// `None` if there is no such service.
 fn query() -> Option<[u32; 4]> {
-    let output = output(Command::new("sc").args(["query", "heartbeat"]));
+    let output = output(Command::new("sc").args(["query", "heartbeat"]), SOON);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = |key: &str| {
         let line = text
@@ -153,7 +140,7 @@ fn a_life_under_the_service_control_manager() {
 /// Returns the registry's data on services as text.
 fn services() -> String {
     let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services";
-    let output = output(Command::new("reg").args(["query", key, "/s"]));
+    let output = output(Command::new("reg").args(["query", key, "/s"]), SOON);
     assert!(output.status.success());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -303,7 +290,7 @@ fn the_manager_keeps_every_setting() {
         ("sc", &["qfailureflag", Second::NAME], &["TRUE"]),
         ("reg", &timeout, &["0xea60"]),
     ] {
-        let output = output(Command::new(program).args(arguments));
+        let output = output(Command::new(program).args(arguments), SOON);
         let said = String::from_utf8_lossy(&output.stdout);
         for expect in expect {
             assert!(said.contains(expect), "{program} {arguments:?}: {said}");

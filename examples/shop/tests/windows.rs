@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mainstay::{ServiceStatus, State, UNDER_SCM};
+use mainstay_testkit::scm_windows::output;
 use mainstay_testkit::wait_until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
@@ -26,8 +27,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn command(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.expect("it starts");
+    let output = output(Command::new(program).args(arguments), SOON);
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text.into_owned())
 }

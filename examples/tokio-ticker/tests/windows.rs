@@ -2,18 +2,18 @@
 #![cfg(windows)]
 
 use std::process::Command;
+use std::time::Duration;
 
 use mainstay::State;
+use mainstay_testkit::scm_windows::output;
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// Runs a verb, which must exit with `code`.
 #[track_caller]
 fn ticker(code: i32, arguments: &[&str]) {
-    // The wrapper of the lab's compiler is a shell script, and dash drops `CARGO_BIN_EXE_…` because
-    // of the hyphen in the name.
-    let test = std::env::current_exe().expect("its path");
-    let dir = test.ancestors().nth(2).expect("a place");
-    let mut command = Command::new(dir.join("tokio-ticker.exe"));
-    let output = command.args(arguments).output().expect("it starts");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokio-ticker"));
+    let output = output(command.args(arguments), SOON);
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
 }

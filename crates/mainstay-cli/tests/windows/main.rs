@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use mainstay_testkit::procs_windows::alive as lives;
-use mainstay_testkit::scm_windows::{controls_accepted, is_wine, open_to_everyone};
+use mainstay_testkit::scm_windows::{controls_accepted, is_wine, open_to_everyone, output};
 use mainstay_testkit::{Sandbox, free_port, puppet, wait_until};
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ impl Installation {
                 other => command.arg(other),
             };
         }
-        output(&mut command)
+        output(&mut command, SOON)
     }
 
     /// Runs a verb that must exit with `code`, and returns its output.
@@ -113,22 +113,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a command. Wine occasionally loses a process at its start when the machine is busy, and
-/// reports an internal error.
-fn output(command: &mut Command) -> Output {
-    const ERROR_INTERNAL_ERROR: i32 = 1359;
-    let until = Instant::now() + SOON;
-    loop {
-        match command.output() {
-            Err(e) if e.raw_os_error() == Some(ERROR_INTERNAL_ERROR) && Instant::now() < until => {}
-            done => return done.expect("it starts"),
-        }
-    }
-}
-
 /// Returns a number that `sc` reports for a service, by its name there.
 fn sc(service: &str, key: &str) -> Option<u32> {
-    let output = output(Command::new("sc").args(["query", service]));
+    let output = output(Command::new("sc").args(["query", service]), SOON);
     let text = text(&output.stdout);
     let line = text
         .lines()
@@ -143,7 +130,7 @@ fn sc(service: &str, key: &str) -> Option<u32> {
 /// Runs `sc`, for operations by another tool.
 #[track_caller]
 fn sc_does(arguments: &[&str]) {
-    let output = output(Command::new("sc").args(arguments));
+    let output = output(Command::new("sc").args(arguments), SOON);
     assert!(
         output.status.success(),
         "{arguments:?}: {}",
@@ -154,7 +141,10 @@ fn sc_does(arguments: &[&str]) {
 /// Kills a process as an operator with a task manager does.
 #[track_caller]
 fn kill(pid: u32) {
-    let output = output(Command::new("taskkill").args(["/F", "/PID", &pid.to_string()]));
+    let output = output(
+        Command::new("taskkill").args(["/F", "/PID", &pid.to_string()]),
+        SOON,
+    );
     assert!(
         output.status.success(),
         "{pid}: {}{}",
@@ -413,7 +403,10 @@ fn what_is_installed_again_is_what_the_manifest_says_now() {
     // 2 is start at boot, 3 is start on demand.
     let start_type = || {
         let key = "HKLM\\SYSTEM\\CurrentControlSet\\Services\\again";
-        let said = output(Command::new("reg").args(["query", key, "/v", "Start"]));
+        let said = output(
+            Command::new("reg").args(["query", key, "/v", "Start"]),
+            SOON,
+        );
         text(&said.stdout).trim().chars().next_back()
     };
     installation.check(0, &["disable", "again"]);
@@ -625,7 +618,7 @@ fn supervisors_of_similar_directories_are_told_apart() {
         command
     };
     let state = |dir: &PathBuf| {
-        let said = output(mainstay(dir).args(["status", "--json", "only"]));
+        let said = output(mainstay(dir).args(["status", "--json", "only"]), SOON);
         let report: Value = serde_json::from_slice(&said.stdout).ok()?;
         Some(report["services"][0]["state"].as_str()?.to_owned())
     };
@@ -640,7 +633,7 @@ fn supervisors_of_similar_directories_are_told_apart() {
         });
     }
     for (index, dir) in dirs.iter().enumerate() {
-        let said = output(mainstay(dir).arg("stop"));
+        let said = output(mainstay(dir).arg("stop"), SOON);
         assert!(said.status.success(), "{}", text(&said.stderr));
         assert_eq!(state(dir).as_deref(), Some("stopped"));
         for other in &dirs[index + 1..] {

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use mainstay_testkit::scm_windows::is_wine;
+use mainstay_testkit::scm_windows::{is_wine, output};
 use mainstay_testkit::{skip, wait_until};
 
-use super::{Installation, SOON, STOPPED, output, sc, sc_does, text};
+use super::{Installation, SOON, STOPPED, sc, sc_does, text};
 
 /// Returns whether this Windows shows `what`. Wine does not.
 fn shows(what: &str) -> bool {
@@ -18,7 +18,7 @@ fn shows(what: &str) -> bool {
 /// Returns the output of a program of the system, which must succeed.
 #[track_caller]
 fn said(program: &str, arguments: &[&str]) -> String {
-    let output = output(Command::new(program).args(arguments));
+    let output = output(Command::new(program).args(arguments), SOON);
     let said = text(&output.stdout);
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
     said
