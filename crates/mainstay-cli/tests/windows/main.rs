@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_testkit::procs_windows::alive as lives;
 use mainstay_testkit::scm_windows::{controls_accepted, is_wine, open_to_everyone, output};
