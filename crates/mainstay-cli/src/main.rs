@@ -15,6 +15,7 @@ mod not_found;
 mod progress;
 mod request_error;
 mod verbs;
+mod verify;
 
 use std::env;
 use std::process::ExitCode;

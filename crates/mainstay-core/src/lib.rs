@@ -24,4 +24,5 @@ pub mod suggest;
 pub mod terminal;
 pub mod time;
 pub mod trace;
+pub mod verify;
 pub mod windows;

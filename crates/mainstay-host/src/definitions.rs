@@ -11,6 +11,7 @@ use mainstay_core::manifest::Format;
 use mainstay_core::spec::ServiceName;
 use mainstay_store::Unreadable;
 use mainstay_store::embedded::{self, Definition, Desired};
+use mainstay_store::ledger::LedgerSnapshot;
 use mainstay_store::state_dir::StateDir;
 
 use crate::manifest_file::Source;
@@ -48,6 +49,17 @@ impl fmt::Display for Unloadable {
 /// Reads the installed definition of this name.
 pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, Unloadable> {
     read_with(state, name, embedded::desired(state, name))
+}
+
+/// Returns the definition of a service of this supervisor, installed or not, as its ledger names it.
+/// `None` if it cannot be read.
+pub fn of_service(state: &StateDir, name: &str) -> Option<Definition> {
+    if embedded::is_installed(state, name) {
+        return read(state, name).ok();
+    }
+    let snapshot = LedgerSnapshot::read(state).ok()??;
+    let all = snapshot.definitions(state, installed).ok()?;
+    all.into_iter().find(|it| it.spec.name().as_str() == name)
 }
 
 /// Does the same as [`read`], for a service whose desired state is known.

@@ -18,6 +18,7 @@ pub mod definitions;
 mod host;
 pub mod launch;
 pub mod manifest_file;
+pub mod observe;
 pub mod output;
 mod owner;
 pub mod preflight;

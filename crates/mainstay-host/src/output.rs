@@ -3,6 +3,7 @@
 //! A reader that closes early (`| head`) is not an error.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -302,14 +303,29 @@ pub fn document(document: &impl Serialize) -> Result<(), Failure> {
     text(&(json + "\n"))
 }
 
+/// Writes text of an endless stream to standard output. Breaks if nobody reads it any more.
+pub fn stream(text: &str) -> Result<ControlFlow<()>, Failure> {
+    let mut out = screen(Foreign::Text);
+    let written = out.foreign(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        written => ignore_closed(written).map(ControlFlow::Continue),
+    }
+}
+
+/// Returns a document as one line of JSON, with a newline.
+pub fn json_line(document: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(document).map_err(unencodable)?;
+    Ok(json + "\n")
+}
+
 /// Writes an error as one line of JSON, unless this process has written its document. To a stream
 /// of JSON lines, the error is the last one.
 pub fn error_document(error: &impl Serialize) -> Result<(), Failure> {
     if HAS_DOCUMENT.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let json = serde_json::to_string(error).map_err(unencodable)?;
-    text(&(json + "\n"))
+    text(&json_line(error)?)
 }
 
 fn unencodable(error: serde_json::Error) -> Failure {

@@ -36,7 +36,7 @@ impl fmt::Display for Place {
     not(target_os = "linux"),
     expect(dead_code, reason = "only Linux tells")
 )]
-pub(crate) enum Owner {
+pub enum Owner {
     /// A process of the tree, or this one.
     Ours,
     /// Another process, by name and pid. No process of the tree listens there.
@@ -84,6 +84,18 @@ pub(crate) fn of(at: &Place, ours: Option<&Members>) -> Owner {
         Some(pid) => Owner::Stranger(format!("{} (pid {pid})", linux::name(pid))),
         None => Owner::Unknown,
     }
+}
+
+/// Returns whether a process listens on this address, or on all addresses of its port.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_listening(at: SocketAddr) -> bool {
+    !linux::listening(at).is_empty()
+}
+
+/// Always `false`: this system does not support the lookup.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_listening(_at: SocketAddr) -> bool {
+    false
 }
 
 /// Always `Unknown`: this system does not support the lookup.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use crate::process::{Birth, Identity, Survivor};
+use crate::process::{Birth, Condition, Identity, Survivor};
 use crate::{Processes, Tree};
 
 /// Returns an empty orphan marker. A later supervisor cannot find processes left behind: a job dies
@@ -108,6 +108,17 @@ pub fn is_dead(_pid: u32) -> bool {
     false
 }
 
+/// Returns whether the process exists, where the system shows it.
+pub fn condition(pid: u32) -> Condition {
+    if crate::is_dead(pid) {
+        Condition::Absent
+    } else if cfg!(windows) {
+        Condition::Present
+    } else {
+        Condition::Unknown
+    }
+}
+
 /// Returns `false`: unknown on these systems.
 pub fn runs_replaced_file(_pid: u32) -> bool {
     false
@@ -152,6 +163,11 @@ impl Processes {
 pub struct Members;
 
 impl Members {
+    /// Returns `None`, because membership cannot be determined.
+    pub fn recorded(_left: &Identity) -> Option<Self> {
+        None
+    }
+
     /// Returns `true`, because membership cannot be determined.
     #[expect(clippy::unused_self, reason = "the same shape on every system")]
     pub fn has(&self, _pid: u32) -> bool {

@@ -60,18 +60,19 @@ mod windows_acl;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::{
-    Members, PlaceWatch, boot, end_remains, end_service, end_tree, enter_system_mounts, exchange,
-    forget_service, give_memory_back, home_of_pids, lives, orphan_marker, orphan_marker_of,
-    own_identity, release_memory, runs_replaced_file, settle_in, supervisor_of, survivors, uptime,
+    Members, PlaceWatch, boot, condition, end_remains, end_service, end_tree, enter_system_mounts,
+    exchange, forget_service, give_memory_back, home_of_pids, lives, orphan_marker,
+    orphan_marker_of, own_identity, release_memory, runs_replaced_file, settle_in, supervisor_of,
+    survivors, uptime,
 };
 #[cfg(all(unix, not(target_os = "linux")))]
 pub use elsewhere::{is_dead, yield_to_others};
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Keeper, Members, PlaceWatch, Processes, Tree, boot, end_remains, end_service, end_tree,
-    enter_system_mounts, exchange, forget_service, give_memory_back, home_of_pids, is_dead, lives,
-    orphan_marker, orphan_marker_of, own_identity, release_memory, runs_replaced_file, settle_in,
-    supervisor_of, survivors, uptime, yield_to_others,
+    Keeper, Members, PlaceWatch, Processes, Tree, boot, condition, end_remains, end_service,
+    end_tree, enter_system_mounts, exchange, forget_service, give_memory_back, home_of_pids,
+    is_dead, lives, orphan_marker, orphan_marker_of, own_identity, release_memory,
+    runs_replaced_file, settle_in, supervisor_of, survivors, uptime, yield_to_others,
 };
 #[cfg(unix)]
 pub use posix::{
@@ -85,7 +86,7 @@ pub use privilege::{current_uid, is_current_user, is_privileged};
 #[cfg(unix)]
 pub use process::INSTANCE;
 pub use process::{
-    Birth, Command, Containment, Exit, Found, Identity, RefusedSetting, SUPERVISED_FROM,
+    Birth, Command, Condition, Containment, Exit, Found, Identity, RefusedSetting, SUPERVISED_FROM,
     SpawnError, Survivor, TreeId, Usage, is_lacking,
 };
 #[cfg(all(unix, not(target_os = "linux")))]

@@ -121,6 +121,21 @@ pub struct Identity {
     pub tree: String,
 }
 
+/// The condition of a process, as far as the process table shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no such process.
+    Absent,
+    /// The process has ended, and its parent has not collected its status yet.
+    Zombie,
+    /// The process was stopped by a signal or by a debugger.
+    Suspended,
+    /// The process exists and may run.
+    Present,
+    /// The system does not show it.
+    Unknown,
+}
+
 /// The surviving processes of one tree whose supervisor is dead.
 pub struct Survivor {
     /// The service that the tree belongs to.

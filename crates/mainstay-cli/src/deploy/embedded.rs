@@ -69,6 +69,11 @@ pub(crate) fn split_left(
         .partition(|name| has_left(state, name, remains))
 }
 
+/// Returns whether the embedded manager has the service, or a part of it.
+pub(crate) fn is_known(state: &StateDir, name: &str) -> bool {
+    has_left(state, name, Remains::Keep)
+}
+
 fn has_left(state: &StateDir, name: &str, remains: Remains) -> bool {
     let is_left = |it: Registered| {
         let is_deleted = matches!(it.life, Stored::Deleted(_));
@@ -154,6 +159,16 @@ pub(crate) fn evidence(state: &StateDir, name: &str) -> Result<Option<Vec<Eviden
         }
     });
     Ok(Some(evidence))
+}
+
+/// Collects the evidence from the registry and from the registered files.
+pub(crate) fn registered_evidence_of(state: &StateDir, name: &str) -> Vec<Evidence> {
+    registered_evidence(state, name, &find(&registry_path(state), name))
+}
+
+/// Returns a complaint if the service runs with an earlier definition than the registered one.
+pub(crate) fn outdated_of(state: &StateDir, report: &ServiceReport) -> Option<String> {
+    outdated(state, &find(&registry_path(state), &report.name), report)
 }
 
 fn outdated(

@@ -23,24 +23,17 @@ use crate::installed::find;
 /// One piece of evidence about a service's state, from a single source.
 #[derive(Debug, Serialize)]
 pub(crate) struct Evidence {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// The reported state, in a word or two.
     #[serde(rename = "claim")]
-    observation: String,
-    detail: Option<String>,
+    pub(crate) observation: String,
+    pub(crate) detail: Option<String>,
     /// The deviations from what is registered, one sentence each.
     #[serde(skip)]
     pub(crate) causes: Vec<String>,
 }
 
 impl Evidence {
-    /// Returns a line for people, ending in a newline.
-    pub(crate) fn line(&self) -> String {
-        let detail = self.detail.as_deref().filter(|_| self.causes.is_empty());
-        let detail = detail.map(|text| format!("  ({text})")).unwrap_or_default();
-        format!("{:<10}  {}{detail}\n", self.name, self.observation)
-    }
-
     pub(crate) fn agrees(
         name: &'static str,
         observation: impl Into<String>,

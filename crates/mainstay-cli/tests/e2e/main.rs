@@ -46,6 +46,7 @@ mod updates;
 #[cfg(target_os = "linux")]
 mod upgrades;
 #[cfg(target_os = "linux")]
+mod verify;
 mod viewers;
 mod web_stack;
 

@@ -42,6 +42,7 @@ use self::control::{Audience, Command, Server};
 use self::dispatcher::daemon::Daemon;
 use self::dispatcher::{About, Dispatcher, Initial};
 use self::effects::{Account, Message};
+pub(crate) use self::executor::{Asked, ask_probe};
 use self::executor::{Executor, Machine, Notices};
 use self::interrupts::{Interrupt, Interrupts};
 pub use self::managed::Started;

@@ -90,13 +90,8 @@ impl Nest {
     /// Opens the nest of a dead supervisor, for the trees that are adopted from it. No new process
     /// is started in it.
     pub(super) fn adopted(dir: &Path, watches: Rc<Watches>) -> io::Result<Self> {
-        let mounts = fs::read("/proc/self/mountinfo")?;
-        let path = mounts
-            .split(|byte| *byte == b'\n')
-            .find_map(|line| path_of(line, dir))
-            .ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
-            path,
+            path: path_of_dir(dir)?,
             _lock: lock(dir),
             dir: dir.to_owned(),
             watches,
@@ -463,6 +458,14 @@ fn is_populated(events: &File) -> io::Result<bool> {
     Ok(text[..length]
         .windows(11)
         .any(|word| word == b"populated 1"))
+}
+
+/// Returns the path of a cgroup's directory as `/proc/PID/cgroup` names it.
+pub(super) fn path_of_dir(dir: &Path) -> io::Result<String> {
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    let mut lines = mounts.split(|byte| *byte == b'\n');
+    let path = lines.find_map(|line| path_of(line, dir));
+    path.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 pub(super) fn is_member(pid: u32, path: &str) -> bool {

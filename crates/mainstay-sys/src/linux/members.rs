@@ -1,7 +1,10 @@
 //! Tree membership by pid alone, such as for the sender of a message or the owner of a socket.
 
+use std::path::Path;
+
 use super::mark::Mark;
 use super::{cgroup, proc};
+use crate::process::Identity;
 
 /// The criteria that distinguish the processes of one tree from others. It keeps no resource of the
 /// tree alive and may be used on any thread.
@@ -21,6 +24,16 @@ pub(super) enum Bond {
 impl Members {
     pub(super) fn new(main: u32, bond: Bond) -> Self {
         Self { main, bond }
+    }
+
+    /// Returns the criteria for a tree that the ledger of another supervisor names. `None` if it
+    /// names none that can be checked.
+    pub fn recorded(left: &Identity) -> Option<Self> {
+        let bond = match left.tree.split_once(' ')? {
+            ("cgroup", dir) => Bond::Cgroup(cgroup::path_of_dir(Path::new(dir)).ok()?),
+            _ => Bond::Descendants(Mark::of_tree(&left.tree, Some(left.pid))?),
+        };
+        Some(Self::new(left.pid, bond))
     }
 
     /// Returns whether the process is the main process or another member of the tree, including

@@ -40,7 +40,7 @@ pub use self::keeper::Keeper;
 pub use self::members::Members;
 pub use self::memory::release_memory;
 pub use self::place::{PlaceWatch, supervisor_of};
-pub use self::proc::{is_dead, lives, own_identity, runs_replaced_file};
+pub use self::proc::{condition, is_dead, lives, own_identity, runs_replaced_file};
 pub use self::remains::{
     end_remains, end_service, end_tree, orphan_marker, orphan_marker_of, survivors,
 };

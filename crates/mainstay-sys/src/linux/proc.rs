@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 use std::{fs, io};
 
-use crate::process::{Birth, Identity};
+use crate::process::{Birth, Condition, Identity};
 
 /// The maximum number of generations between a process and a main process above it.
 const DEEPEST: usize = 256;
@@ -152,6 +152,16 @@ pub fn lives(left: &Identity) -> bool {
 /// Returns whether no such process exists, except as a zombie.
 pub fn is_dead(pid: u32) -> bool {
     Stat::of(pid).is_none_or(|stat| !stat.is_alive())
+}
+
+/// Returns the condition of a process.
+pub fn condition(pid: u32) -> Condition {
+    match Stat::of(pid) {
+        None => Condition::Absent,
+        Some(stat) if !stat.is_alive() => Condition::Zombie,
+        Some(stat) if matches!(stat.state, b'T' | b't') => Condition::Suspended,
+        Some(_) => Condition::Present,
+    }
 }
 
 /// Returns whether the program file that a process runs has been replaced or deleted since it was

@@ -186,7 +186,7 @@ impl Installed {
     }
 
     /// Reads the spec from the installed manifest, if possible.
-    fn current(&self) -> Option<Spec> {
+    pub(crate) fn current(&self) -> Option<Spec> {
         let path = self.manifest()?;
         let format = Format::from_extension(path.extension()?.to_str()?)?;
         let text = fs::read_to_string(path).ok()?;

@@ -150,6 +150,16 @@ impl Installed {
         }
     }
 
+    /// Collects the evidence from the registry and from the registered files.
+    pub(crate) fn registered_evidence_now(&self) -> Vec<Evidence> {
+        self.registered_evidence(&self.registered())
+    }
+
+    /// Returns a complaint if the service runs with an earlier definition than the registered one.
+    pub(crate) fn outdated_of(&self, report: &ServiceReport) -> Option<String> {
+        self.outdated(&self.registered(), report)
+    }
+
     fn outdated(
         &self,
         registered: &Result<Option<Registered>, Failure>,

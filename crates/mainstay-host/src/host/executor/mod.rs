@@ -38,6 +38,7 @@ use mainstay_sys::{self as sys, Processes, Tree, TreeId};
 
 pub(super) use self::notices::Notices;
 use self::notify::NotifySocket;
+pub(crate) use self::probe::{Asked, ask_probe};
 pub(super) use self::programs::{Adopted, exit_of};
 use self::sockets::Sockets;
 use super::clock::{Clock, ToLoop};

@@ -99,6 +99,26 @@ pub(super) async fn ask(probe: &Probe, base: &Path) -> Answer {
     }
 }
 
+/// The result of a probe that was performed once, for a cross-check.
+pub(crate) enum Asked {
+    /// The probe passed.
+    Passed,
+    /// The probe failed, for this reason.
+    Failed(String),
+    /// The probe could not be performed, for this reason.
+    Unknown(String),
+}
+
+/// Performs any probe except `exec` once, with a time limit.
+pub(crate) async fn ask_probe(probe: &Probe, base: &Path, limit: Duration) -> Asked {
+    match within(limit, operation(probe, base), ask(probe, base)).await {
+        Ok(_) => Asked::Passed,
+        Err(No::Answer(failure)) => Asked::Failed(failure.to_string()),
+        Err(No::Lacking(why)) => Asked::Unknown(why),
+        Err(No::Delayed) => Asked::Unknown("this process was delayed".to_owned()),
+    }
+}
+
 /// Returns the owner of a local address, or an error if that is none of the service's processes.
 /// The lookup may read every process, so it runs in a thread.
 pub(super) async fn owner(at: Place, members: sys::Members) -> Result<Owner, No> {

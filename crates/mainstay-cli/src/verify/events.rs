@@ -1,0 +1,60 @@
+//! The stored events of a service.
+
+use mainstay_core::events::StoredEvent;
+use mainstay_core::verify::{Claim, Evidence, Observation, Part, Source};
+use mainstay_logs::read::Log;
+
+use super::{Target, known, unknown};
+
+/// The number of bytes that are read: some hundred events.
+const TAIL: usize = 64 << 10;
+
+/// Collects the evidence; none if the service has no supervisor that stores events.
+pub(super) fn ask(target: &Target) -> Option<Evidence> {
+    if target.is_direct() {
+        return None;
+    }
+    let dir = target.state.events_dir().join(&target.name);
+    let asked = dir.display().to_string();
+    let tail = match Log::open(&dir).and_then(|log| log.tail(TAIL)) {
+        Ok(tail) => tail,
+        Err(error) => return Some(unknown(Source::Events, asked, error.to_string())),
+    };
+    let lines = tail.split(|byte| *byte == b'\n');
+    let events: Vec<StoredEvent<'_>> = lines.filter_map(StoredEvent::parse).collect();
+    // A trial of a new definition has events of its own. The directory may have been taken from
+    // another service.
+    let is_relevant = |it: &&StoredEvent<'_>| it.role.is_none() && it.service == target.name;
+    let mut events = events.iter().rev().filter(is_relevant);
+    let last = events.find_map(|event| Some((event, meaning(&event.event)?)));
+    Some(match last {
+        Some((event, is_up)) => {
+            let claim = match is_up {
+                Some(true) => Some(Claim::Process(Part::Program, None)),
+                Some(false) => Some(Claim::NoProcess(Part::Program)),
+                None => None,
+            };
+            let words = format!("{} ({})", event.message, event.stamp);
+            known(Source::Events, asked, Observation::new(words).claim(claim))
+        }
+        None => unknown(
+            Source::Events,
+            asked,
+            "none of its last events is about its state",
+        ),
+    })
+}
+
+/// Returns whether the program runs after an event, or `None` in the inner option if that is open.
+/// Events without a meaning for the state are `None`.
+fn meaning(event: &str) -> Option<Option<bool>> {
+    match event {
+        "started" | "adopted" | "ready" | "recovered" | "paused" | "continued" | "passed"
+        | "missed" => Some(Some(true)),
+        "stopped" | "exited" | "halted" | "completed" | "backing-off" => Some(Some(false)),
+        "waiting" | "waiting-for" | "failed" | "stopping" | "killing" | "crash-looping" => {
+            Some(None)
+        }
+        _ => None,
+    }
+}
