@@ -204,9 +204,9 @@ impl ServiceReport {
     pub fn it_is(&self, why: Option<&str>) -> String {
         let state = self.state;
         match why {
-            None => format!("it is {state}"),
+            None => format!("it {}", state.predicate()),
             Some(why) if why.starts_with(&format!("{state} ")) => format!("it is {why}"),
-            Some(why) => format!("it is {state}: {why}"),
+            Some(why) => format!("it {}: {why}", state.predicate()),
         }
     }
 
@@ -220,7 +220,8 @@ impl ServiceReport {
         let is_down = matches!(self.state, StateName::Halted | StateName::BackingOff);
         if let Some(exit) = self.last_exit.filter(|_| is_down) {
             let exit = exit.to_string();
-            let is_said = parts.iter().any(|part| part.contains(&exit));
+            let code = exit.split(" (").next().unwrap_or(&exit);
+            let is_said = parts.iter().any(|part| part.contains(code));
             parts.extend((!is_said).then(|| format!("last exit: {exit}")));
         }
         if let Some(event) = &self.last_event {
@@ -273,6 +274,12 @@ mod tests {
                 StateName::Halted,
                 Some("exit code 1"),
                 "it is halted: exit code 1",
+            ),
+            (StateName::StartPending, None, "it is starting"),
+            (
+                StateName::BackingOff,
+                Some("exit code 1"),
+                "it failed and will be restarted: exit code 1",
             ),
         ] {
             let mut service = ServiceReport::embedded("a");

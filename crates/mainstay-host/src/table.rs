@@ -310,7 +310,7 @@ fn needs_attention(service: &ServiceReport) -> bool {
 fn hidden(rows: &[Row<'_>]) -> String {
     let mut counts: BTreeMap<(u8, &str), usize> = BTreeMap::new();
     for (service, _) in rows {
-        let state = (urgency(service), service.state.as_str());
+        let state = (urgency(service), service.state.label());
         *counts.entry(state).or_default() += 1;
     }
     let counts = counts.iter();

@@ -243,7 +243,7 @@ fn starts_are_the_hosts_affair_under(kind: &'static str) {
     );
     mainstay(0, &["install", "/srv/never.toml"]);
     let said = mainstay(1, &["start", "hangs"]);
-    let cause = "start hangs: it is backing-off: not ready after 2s: connect to 127.0.0.1:15998: ";
+    let cause = "start hangs: it failed and will be restarted: not ready after 2s: connect to 127.0.0.1:15998: ";
     assert!(said.contains(cause), "{said}");
     wait_until("that it is halted", 2 * SOON, || {
         let now = systemd::status(&lab, "hangs");

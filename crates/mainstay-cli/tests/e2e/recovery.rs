@@ -427,7 +427,7 @@ fn what_is_down_says_why() {
     let (code, error) = said(&["restart", "off"]);
     assert_eq!(code, 1);
     assert!(
-        error.contains("it is backing-off: exit code 3; next start in "),
+        error.contains("it failed and will be restarted: exit code 3; next start in "),
         "{error}"
     );
     let (code, error) = said(&["restart", "halted"]);

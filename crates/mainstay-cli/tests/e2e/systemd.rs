@@ -930,7 +930,7 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     // `start` reports the cause, as under `mainstay run`.
     let said = mainstay(1, &["start", "exits"]);
     assert!(
-        said.contains("error: cannot start exits: it is backing-off: exit code 3"),
+        said.contains("error: cannot start exits: it failed and will be restarted: exit code 3"),
         "{said}"
     );
     let before = std::time::Instant::now();
@@ -938,7 +938,7 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
     let cause = "not ready after 2s: connect to 127.0.0.1:15998: ";
     assert!(
         said.contains(&format!(
-            "error: cannot start hangs: it is backing-off: {cause}"
+            "error: cannot start hangs: it failed and will be restarted: {cause}"
         )),
         "{said}"
     );
@@ -952,9 +952,9 @@ fn a_service_that_is_never_ready_halts_by_its_own_limit() {
 
     // A dependent is not started as if the service were ready.
     let said = mainstay(1, &["start", "dependent"]);
-    let lack = format!("dependent needs hangs, which is backing-off: {cause}");
+    let lack = format!("dependent needs hangs, which failed and will be restarted: {cause}");
     let hint = "hint: see `mainstay status hangs` and `mainstay logs hangs -n 20`, then mainstay start dependent";
-    let is_starting = said.contains("dependent needs hangs, which is start-pending");
+    let is_starting = said.contains("dependent needs hangs, which is starting");
     assert!(said.contains(&lack) || is_starting, "{said}");
     assert!(said.contains(hint), "{said}");
     assert_eq!(status(&lab, "dependent")["state"], "stopped");

@@ -319,7 +319,7 @@ fn a_long_start_shows_its_progress_and_leaves_nothing_of_it() {
     };
     let shown = restart(&[], ("NO_COLOR", "1"));
     wait_until("progress", SOON, || {
-        let line = "\ra: start-pending: the probe command /bin/sh failed";
+        let line = "\ra: starting: the probe command /bin/sh failed";
         shown.shown().contains(line).then_some(())
     });
     fs::write(&fine, "").expect("a file");

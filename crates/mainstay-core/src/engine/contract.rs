@@ -36,7 +36,10 @@ impl fmt::Display for Exit {
         match *self {
             Self::Code(code) => match status::name_of(code) {
                 Some(name) => write!(f, "exit code {code:#X} ({name})"),
-                None => write!(f, "exit code {code}"),
+                None => match term(code) {
+                    Some(term) => write!(f, "exit code {code} ({term})"),
+                    None => write!(f, "exit code {code}"),
+                },
             },
             Self::Signal(signal) => match signal_name(signal) {
                 Some(name) => write!(f, "killed by SIG{name}"),
@@ -44,6 +47,15 @@ impl fmt::Display for Exit {
             },
             Self::Unknown => f.write_str("exit code unknown"),
         }
+    }
+}
+
+/// Returns the term for an exit code by which a program asks for an action of its own.
+pub(crate) fn term(code: i32) -> Option<&'static str> {
+    match code {
+        201 => Some("state failed to load"),
+        202 => Some("dependency unavailable"),
+        _ => None,
     }
 }
 

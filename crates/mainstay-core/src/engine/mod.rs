@@ -62,8 +62,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::checkpoint::{Checkpoint, DesiredState, Failures, RecoveredState, Stage};
-pub(crate) use self::contract::signal_name;
 pub use self::contract::{Ended, Exit, Human, HumanSeconds, StartFailure};
+pub(crate) use self::contract::{signal_name, term};
 pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
 pub use self::graph::GraphError;
 use self::graph::{Definitions, Graph};

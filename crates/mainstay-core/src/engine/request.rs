@@ -74,7 +74,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::State(state) => write!(f, "it is {state}"),
+            Self::State(state) => write!(f, "it {}", state.predicate()),
             Self::ShuttingDown => f.write_str("the supervisor is stopping all services"),
             Self::Remains => f.write_str("processes of its last run are still running"),
             Self::Needed(names) => {

@@ -67,6 +67,25 @@ impl StateName {
         }
     }
 
+    /// Returns the name for people, which is the same without the terms of the Windows SCM.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::StartPending => "starting",
+            Self::StopPending => "stopping",
+            Self::ContinuePending => "resuming",
+            Self::PausePending => "pausing",
+            state => state.as_str(),
+        }
+    }
+
+    /// Returns the state as a predicate, for sentences about a service.
+    pub fn predicate(self) -> String {
+        match self {
+            Self::BackingOff => "failed and will be restarted".to_owned(),
+            state => format!("is {state}"),
+        }
+    }
+
     /// Returns whether the state lasts until an event or an operator changes it.
     pub fn is_settled(self) -> bool {
         matches!(
@@ -78,7 +97,7 @@ impl StateName {
 
 impl fmt::Display for StateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        f.pad(self.label())
     }
 }
 

@@ -222,7 +222,7 @@ impl fmt::Display for ReloadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Removed => f.write_str(REMOVED),
-            Self::State(state) => write!(f, "it is {state}"),
+            Self::State(state) => write!(f, "it {}", state.predicate()),
             Self::NotStarted(why) => why.fmt(f),
             Self::Unhandled(signal) => write!(
                 f,

@@ -140,7 +140,11 @@ impl Installed {
         );
         let remark = service.remark().map(|remark| format!(": {remark}"));
         (!is_up && !is_ending).then(|| Lack {
-            why: format!("which is {}{}", service.state, remark.unwrap_or_default()),
+            why: format!(
+                "which {}{}",
+                service.state.predicate(),
+                remark.unwrap_or_default()
+            ),
             is_final: false,
             is_down: false,
         })

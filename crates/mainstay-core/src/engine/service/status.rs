@@ -43,7 +43,9 @@ impl Service {
                 ..
             } => Some("is paused".to_owned()),
             _ if self.is_crash_looping() => Some("is crash-looping".to_owned()),
-            State::BackingOff { why, .. } => Some(format!("is backing off: {why}")),
+            State::BackingOff { why, .. } => {
+                Some(format!("{}: {why}", StateName::BackingOff.predicate()))
+            }
             _ => None,
         }
     }

@@ -348,7 +348,7 @@ impl<E: Effects> Dispatcher<E> {
         self.effects.notify(if at_once {
             "killing all services"
         } else {
-            "stopping all services; another request, at least half a second from now, kills them"
+            "stopping all services; to kill them, press Ctrl-C or send the signal once more"
         });
         self.perform(actions);
     }
