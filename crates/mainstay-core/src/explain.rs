@@ -1,14 +1,16 @@
-//! Explanations of codes: of diagnostics of manifests, and of exit codes of services and of
-//! commands. docs/manifest.md and docs/exit-codes.md have the same sentences.
+//! Explanations of diagnostics of manifests, of exit codes of services and of commands, and of
+//! states of services. docs/manifest.md and docs/exit-codes.md have the same sentences.
 
 mod commands;
 mod manifests;
 mod services;
+mod states;
 
 use serde::Serialize;
 
 use crate::failure;
 use crate::manifest;
+use crate::manifest::exit_codes::exit_code;
 
 /// The kind of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +22,8 @@ pub enum Kind {
     Command,
     /// An exit code of a supervised program.
     Service,
+    /// A state of a service.
+    State,
 }
 
 /// An explanation of a code.
@@ -54,17 +58,24 @@ pub struct Advice {
 /// exit code of services and of commands.
 pub fn explain(code: &str) -> Vec<Explanation> {
     let code = code.trim().to_ascii_lowercase();
-    // As in the output of `check`.
+    // As in the output of `check`, and in messages.
     let code = code
         .trim_start_matches("error")
-        .trim_start_matches("warning");
+        .trim_start_matches("warning")
+        .trim_start_matches("exit code ");
     let code = code.trim_matches(['[', ']', ':']);
-    if let Ok(number) = code.parse::<i64>() {
+    let upper = code.to_ascii_uppercase();
+    let number = services::of_signal(&upper).or_else(|| {
+        let number = code.parse::<i64>().ok();
+        number.or_else(|| exit_code(&upper).map(i64::from))
+    });
+    if let Some(number) = number {
         let command = u8::try_from(number)
             .ok()
             .and_then(failure::Code::from_number);
         let command = command.and_then(of_command);
-        return services::of(number).into_iter().chain(command).collect();
+        let service = exit_code(&number.to_string()).map(|code| services::of(number, code));
+        return service.into_iter().chain(command).collect();
     }
     let diagnostics = manifest::Code::ALL.iter();
     let diagnostics = diagnostics.filter(|it| it.as_str() == code);
@@ -73,13 +84,15 @@ pub fn explain(code: &str) -> Vec<Explanation> {
     let command = commands
         .filter(|it| it.name() == code)
         .filter_map(of_command);
-    diagnostic.chain(command).collect()
+    let state = states::of(code);
+    diagnostic.chain(command).chain(state).collect()
 }
 
-/// Returns all names of codes.
+/// Returns all names of codes and states.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let diagnostics = manifest::Code::ALL.iter().map(|it| it.as_str());
-    diagnostics.chain(failure::Code::ALL.into_iter().map(failure::Code::name))
+    let commands = failure::Code::ALL.into_iter().map(failure::Code::name);
+    diagnostics.chain(commands).chain(states::names())
 }
 
 fn of_manifest(code: manifest::Code) -> Option<Explanation> {
@@ -111,6 +124,7 @@ pub fn meaning(code: failure::Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::StateName;
     use crate::manifest::{Format, parse, warnings};
 
     /// Every example of a diagnostic is a manifest that has this diagnostic, and no other.
@@ -169,7 +183,28 @@ mod tests {
         );
         let both = kinds("75").into_iter().map(|(kind, _)| kind);
         assert_eq!(both.collect::<Vec<_>>(), [Kind::Service, Kind::Command]);
-        assert_eq!(kinds("-1073741819").len(), 1, "a code of Windows");
+        assert_eq!(kinds("SIGKILL"), kinds("137"));
+        assert_eq!(kinds("exit code 202"), kinds("202"));
+        let violation = one(Kind::Service, "0xC0000005, STATUS_ACCESS_VIOLATION");
+        for code in [
+            "-1073741819",
+            "3221225477",
+            "0xc0000005",
+            "STATUS_ACCESS_VIOLATION",
+        ] {
+            assert_eq!(kinds(code), violation, "{code}");
+        }
+        assert_eq!(kinds("300"), one(Kind::Service, "0x12C"));
+        assert_eq!(kinds("4294967296"), [], "exit codes have 32 bits");
+        assert_eq!(kinds("starting"), one(Kind::State, "starting"));
+        for state in StateName::ALL
+            .into_iter()
+            .filter(|it| *it != StateName::Unknown)
+        {
+            for name in [state.as_str(), state.label()] {
+                assert_eq!(kinds(name), one(Kind::State, name));
+            }
+        }
         assert_eq!(kinds("nonsense"), []);
         assert_eq!(kinds(""), []);
         assert!(

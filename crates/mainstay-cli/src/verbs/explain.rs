@@ -1,4 +1,4 @@
-//! `mainstay explain`: explains a code.
+//! `mainstay explain`: explains a code or a state.
 
 use std::process::ExitCode;
 
@@ -7,15 +7,15 @@ use mainstay_core::failure::{Code, Failure};
 use mainstay_core::suggest::did_you_mean;
 use mainstay_host::output;
 
-/// Explain a code of `mainstay check`, or an exit code
+/// Explain a code of `mainstay check`, an exit code, or a state of a service
 ///
 /// Codes of `mainstay check` are in brackets: error[unknown-key]. Exit codes are numbers or names:
-/// 202 of a service, 75 or busy of this command.
+/// 202, 0xC0000005 or SIGKILL of a service, 75 or busy of this command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// Code; several words are one
+    /// Code or state; several words are one
     #[arg(required = true, allow_negative_numbers = true)]
-    code: String,
+    code: Vec<String>,
     /// Print one JSON array
     #[arg(long)]
     json: bool,
@@ -23,13 +23,15 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let found = explain(&self.code);
+        let code = self.code.join(" ");
+        let found = explain(&code);
         if found.is_empty() {
-            let code = output::one_line(&self.code);
-            let failure = Failure::new(Code::Unknown, format!("there is no code {code}"));
-            let near = did_you_mean(&self.code, names());
+            let shown = output::one_line(&code);
+            let message = format!("cannot explain {shown}: not a known code or state");
+            let failure = Failure::new(Code::Unknown, message);
+            let near = did_you_mean(&code, names());
             return Err(failure.hint(near.unwrap_or_else(|| {
-                "codes are in brackets in the output of `mainstay check`, or exit codes".to_owned()
+                "expected a code in brackets of `mainstay check`, an exit code (7, 0xC0000005, SIGKILL), or a state (halted)".to_owned()
             })));
         }
         if self.json {
@@ -50,6 +52,7 @@ fn text(it: &Explanation) -> String {
             format!("{number} ({}), exit code of mainstay", it.name),
             "Example",
         ),
+        Kind::State => (format!("{}, state of a service", it.name), "Example"),
         Kind::Service => (
             format!("{number} ({}), exit code of a service", it.name),
             "Example",

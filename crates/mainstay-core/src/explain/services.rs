@@ -1,10 +1,18 @@
 //! Exit codes of services: the contract of docs/exit-codes.md.
 
 use super::{Advice, Explanation, Kind};
-use crate::engine::signal_name;
+use crate::engine::{signal_name, term};
+use crate::windows::status;
 
-/// Returns the explanation of an exit code; `None` if no system has such a code.
-pub(super) fn of(number: i64) -> Option<Explanation> {
+/// Returns the exit code that stands for a signal, by the name of the signal.
+pub(super) fn of_signal(name: &str) -> Option<i64> {
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    let signal = (1..=15).find(|signal| signal_name(*signal) == Some(name))?;
+    Some(128 + i64::from(signal))
+}
+
+/// Returns the explanation of an exit code. `number` is the code as it was typed.
+pub(super) fn of(number: i64, code: i32) -> Explanation {
     let known = |name: &str, meaning: &str, advice| Explanation {
         kind: Kind::Service,
         number: Some(number),
@@ -12,25 +20,25 @@ pub(super) fn of(number: i64) -> Option<Explanation> {
         meaning: meaning.to_owned(),
         advice,
     };
-    Some(match number {
+    match code {
         0 => known(
             "success",
             "The program ended cleanly. The service is stopped.",
             SUCCESS,
         ),
         201 => known(
-            "bad state",
+            term(code).unwrap_or_default(),
             "The state of the program failed to load. The previous stable snapshot is restored, and the program is started again. A service without a `snapshot` key is halted.",
             BAD_STATE,
         ),
         202 => known(
-            "dependency unavailable",
+            term(code).unwrap_or_default(),
             "A dependency is temporarily unavailable. The program is started again after 100 ms × 2ⁿ, five times at most.",
             UNAVAILABLE,
         ),
         129..=192 => {
-            let signal = number - 128;
-            let name = i32::try_from(signal).ok().and_then(signal_name);
+            let signal = code - 128;
+            let name = signal_name(signal);
             let name = name.map_or(String::new(), |name| format!(" ({name})"));
             let advice = match signal {
                 9 => KILLED,
@@ -43,13 +51,20 @@ pub(super) fn of(number: i64) -> Option<Explanation> {
                 advice,
             )
         }
-        -0x8000_0000..=0xffff_ffff => known(
+        1..=255 => known(
             "failure",
             "The code is not in the contract. The program is restarted with backoff, after an alert.",
             OTHER,
         ),
-        _ => return None,
-    })
+        _ => known(
+            &match status::name_of(code) {
+                Some(name) => format!("{code:#X}, {name}"),
+                None => format!("{code:#X}"),
+            },
+            "A code that only programs on Windows have; on Unix, exit codes end at 255. The program is restarted with backoff, after an alert.",
+            WINDOWS,
+        ),
+    }
 }
 
 const SUCCESS: Advice = Advice {
@@ -86,4 +101,9 @@ const OTHER: Advice = Advice {
     cause: "The program failed. The meaning of the code is the program's own: see its documentation and its output.",
     action: "Read the last lines of its output with `mainstay logs NAME`. If another action fits the code, set it.",
     example: "recovery = { codes = { 3 = \"halt\" } }   # or stop, restart, retry, restore",
+};
+const WINDOWS: Advice = Advice {
+    cause: "An error of Windows (such as 1053), an HRESULT (0x8...), an NTSTATUS by which Windows ended the program (0xC...), or a code of the program's own.",
+    action: "See the text of the code on Windows with `certutil -error CODE`, and the last lines of the output with `mainstay logs NAME`.",
+    example: "certutil -error 0xC0000005",
 };

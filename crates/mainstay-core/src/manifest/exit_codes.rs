@@ -16,7 +16,7 @@ pub(super) struct Codes(pub(super) BTreeMap<i32, CodeAction>);
 
 /// Parses an exit code: a decimal number, signed or unsigned, a hexadecimal one, or a name of
 /// Windows. A decimal number has one spelling.
-pub(super) fn exit_code(key: &str) -> Option<i32> {
+pub(crate) fn exit_code(key: &str) -> Option<i32> {
     if let Some(digits) = key.strip_prefix("0x").or_else(|| key.strip_prefix("0X")) {
         let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let code = u32::from_str_radix(digits, 16).ok();

@@ -8,7 +8,7 @@
 mod addresses;
 mod decode;
 mod diagnostic;
-mod exit_codes;
+pub(crate) mod exit_codes;
 mod foreign;
 pub mod init;
 mod json;
