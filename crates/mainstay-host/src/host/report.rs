@@ -48,6 +48,8 @@ pub(super) struct Reporter {
     /// The lines of this turn of the loop.
     lines: Vec<u8>,
     width: usize,
+    /// Set if events begin with their date: the reader may come another day.
+    has_dates: bool,
     table: Table,
 }
 
@@ -138,6 +140,7 @@ impl Reporter {
             screen,
             lines: Vec::new(),
             width,
+            has_dates: !output::is_terminal(),
             table: Table::new(),
         }
     }
@@ -169,7 +172,11 @@ impl Reporter {
     ) {
         let width = self.width;
         let message = Event::message(role, fact);
-        let clock = time.get(11..23).unwrap_or(time);
+        let time = if self.has_dates {
+            time
+        } else {
+            time.get(11..23).unwrap_or(time)
+        };
         if let Some(system) = self.system.as_ref().filter(|_| fact.is_alert()) {
             let text = format!("{service}: {message}");
             self.show(Piece::Warning(system.clone(), text));
@@ -185,7 +192,7 @@ impl Reporter {
             Output::Lines | Output::Table if output::is_quiet() && !fact.is_alert() => {}
             Output::Lines | Output::Table => {
                 let mark = if fact.is_alert() { '!' } else { ' ' };
-                self.line(format!("{clock} {mark} {service:width$}  {message}"));
+                self.line(format!("{time} {mark} {service:width$}  {message}"));
             }
         }
     }
