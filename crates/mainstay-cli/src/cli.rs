@@ -1,5 +1,6 @@
 //! The command line: one variant per verb. Each verb has its own file under `verbs/`.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,8 +47,9 @@ use crate::verbs::version::Version;
 pub(crate) struct Cli {
     /// State directory: logs, control socket and service data [default: /var/lib/mainstay for root,
     /// ~/.local/state/mainstay for other users; on macOS, /Library/Application Support/mainstay and
-    /// ~/Library/Application Support/mainstay; on Windows, %LOCALAPPDATA%\mainstay]
-    #[arg(long, global = true, value_name = "DIR", env = "MAINSTAY_STATE_DIR")]
+    /// ~/Library/Application Support/mainstay; on Windows, %LOCALAPPDATA%\mainstay] [env:
+    /// MAINSTAY_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// When to use colors: auto, always or never
     #[arg(
@@ -131,7 +133,10 @@ enum Command {
 }
 
 impl Cli {
-    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(mut self) -> Result<ExitCode, Failure> {
+        // As an argument with a variable, the usage in error messages would contain the option.
+        let variable = || env::var_os("MAINSTAY_STATE_DIR").filter(|dir| !dir.is_empty());
+        self.state_dir = self.state_dir.or_else(|| variable().map(PathBuf::from));
         match self.color {
             Colour::Auto => {}
             Colour::Always => output::set_colour(true),

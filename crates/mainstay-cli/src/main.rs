@@ -86,6 +86,13 @@ fn hint(error: &clap::Error, text: &str) -> Option<&'static str> {
             )
         }
         (ErrorKind::UnknownArgument, ContextValue::String(word))
+            if !word.starts_with('-') && text.contains("Usage: mainstay diff ") =>
+        {
+            Some(
+                "name versions with options: `mainstay diff NAME --from N --to M`; `mainstay history NAME` lists them",
+            )
+        }
+        (ErrorKind::UnknownArgument, ContextValue::String(word))
             if !word.starts_with('-') && text.contains("Usage: mainstay rollback ") =>
         {
             Some(

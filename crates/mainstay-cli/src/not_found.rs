@@ -8,6 +8,7 @@ use mainstay_core::suggest::did_you_mean;
 use mainstay_store::embedded;
 use mainstay_store::state_dir::StateDir;
 
+use crate::completion::{self, Live};
 use crate::installed::Installed;
 use crate::last_event;
 use crate::request_error::RequestError;
@@ -44,6 +45,20 @@ pub(crate) fn service(state: &StateDir, name: &str) -> Failure {
     failure.seeking(Sought::Service(name.to_owned()))
 }
 
+/// Returns the failure of a verb that reads what is stored about services, if there is nothing
+/// about the named one.
+pub(crate) fn stored(state: &StateDir, what: &str, name: &str) -> Failure {
+    let known = completion::names(state, &Live::Services);
+    let near = did_you_mean(name, known.iter().map(String::as_str));
+    let hint = near.unwrap_or_else(|| match &known[..] {
+        [] => "if it runs with another state directory, use --state-dir DIR".to_owned(),
+        known => format!("services with stored events or logs: {}", list(known, ", ")),
+    });
+    let message = format!("no {what} {name} in {}", state.path().display());
+    let failure = Failure::new(Code::Unknown, message).hint(hint);
+    failure.seeking(Sought::Service(name.to_owned()))
+}
+
 /// Returns the same failure for a service that is missing from a report.
 pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport) -> Failure {
     let failure = service(state, name);
@@ -60,8 +75,8 @@ pub(crate) fn service_among(state: &StateDir, name: &str, report: &StatusReport)
 }
 
 /// Returns the failure of a verb after the last possible place of a service was searched. If other
-/// services are installed, the failure names the first of `names` that is not. If none is
-/// installed, the set of services is unknown, and the failure is that of the request.
+/// services are installed or have stored events, the failure names the first of `names` that is
+/// unknown. Otherwise, the set of services is unknown, and the failure is that of the request.
 pub(crate) fn service_or(
     state: &StateDir,
     names: &[impl AsRef<str>],
@@ -88,11 +103,18 @@ pub(crate) fn service_or(
     let mut names = names.iter().map(AsRef::as_ref);
     match names.find(|name| !is_installed(name)) {
         Some(name) if !managers(state).is_empty() => service(state, name),
+        Some(name) if is_stranger(state, name) => stored(state, "service named", name),
         Some(name) if failure.sought().is_some() => {
             failure.seeking(Sought::Service(name.to_owned()))
         }
         _ => failure,
     }
+}
+
+/// Returns whether something is stored about services, and nothing about this one.
+fn is_stranger(state: &StateDir, name: &str) -> bool {
+    let known = completion::names(state, &Live::Services);
+    !known.is_empty() && !known.iter().any(|it| it == name)
 }
 
 /// Returns the failure of a request to a supervisor that is not running.
@@ -130,9 +152,16 @@ pub(crate) fn supervisor(state: &StateDir) -> Failure {
                 "{manager} manages the services here; name one or more: {names}"
             ))
         }
-        None => absent.hint(
-            "start one with `mainstay run FILE`, or choose another directory: --state-dir DIR",
-        ),
+        None => {
+            let start =
+                "start one with `mainstay run FILE`, or choose another directory: --state-dir DIR";
+            let is_empty = completion::names(state, &Live::Services).is_empty();
+            absent.hint(if is_empty {
+                start.to_owned()
+            } else {
+                format!("see what happened: mainstay events; {start}")
+            })
+        }
     }
 }
 

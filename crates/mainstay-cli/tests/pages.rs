@@ -99,6 +99,16 @@ fn codes_are_explained() {
         text.contains("\n75 (busy), exit code of mainstay\n"),
         "{text}"
     );
+    let text = succeeds(&["explain", "exit", "code", "300"]);
+    assert!(
+        text.starts_with("300 (0x12C), exit code of a service\n"),
+        "{text}"
+    );
+    let text = succeeds(&["explain", "backing-off"]);
+    assert!(
+        text.starts_with("backing-off, state of a service\n"),
+        "{text}"
+    );
     let document: Value = serde_json::from_str(&succeeds(&["explain", "202", "--json"])).unwrap();
     let [it] = &document.as_array().unwrap()[..] else {
         panic!("{document}");
@@ -115,8 +125,64 @@ fn codes_are_explained() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(
         message,
-        "error: there is no code unknown-kay\nhint: did you mean `unknown-key`?\n"
+        "error: cannot explain unknown-kay: not a known code or state\nhint: did you mean `unknown-key`?\n"
     );
+}
+
+/// Errors in the command line name what was expected, and no option that was not typed.
+#[test]
+fn usage_errors() {
+    let sandbox = mainstay_testkit::Sandbox::new();
+    for (args, expect) in [
+        (
+            &["logs", "a", "-n", "x"][..],
+            "error: invalid value 'x' for '--lines <N>': expected a whole number\n",
+        ),
+        (
+            &["events", "-n", "-1"],
+            "error: invalid value '-1' for '--lines <N>': expected a whole number\n",
+        ),
+        (
+            &["diff", "a", "--from", "x"],
+            "error: invalid value 'x' for '--from <VERSION>': expected a whole number\n",
+        ),
+        (
+            &["rollback", "a", "--to", "one"],
+            "error: invalid value 'one' for '--to <N>': expected a whole number\n",
+        ),
+        (
+            &["update", "a.toml", "--if-version", ""],
+            "error: invalid value '' for '--if-version <N>': expected a whole number\n",
+        ),
+        (
+            &["install", "a.toml", "--if-version", "x"],
+            "error: invalid value 'x' for '--if-version <N>': expected a whole number\n",
+        ),
+        (
+            &["uninstall", "a", "--if-version", "x"],
+            "error: invalid value 'x' for '--if-version <N>': expected a whole number\n",
+        ),
+        (
+            &["snapshot", "prune", "a", "--keep", "0"],
+            "error: invalid value '0' for '--keep <N>': expected a whole number, at least 1\n",
+        ),
+        (&["start"], "\nUsage: mainstay start <NAMES>...\n"),
+        (
+            &["status", "--wait", "3s"],
+            "\nUsage: mainstay status --wait <DURATION> <NAMES>...\n",
+        ),
+        (
+            &["diff", "a", "1"],
+            "\nhint: name versions with options: `mainstay diff NAME --from N --to M`; `mainstay history NAME` lists them\n",
+        ),
+    ] {
+        // This command gets its state directory by a variable.
+        let mut command = sandbox.command(env!("CARGO_BIN_EXE_mainstay"));
+        let output = command.args(args).output().expect("mainstay runs");
+        let error = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(expect), "{args:?}: {error}");
+    }
 }
 
 #[test]
@@ -165,6 +231,13 @@ fn quiet_and_verbose_output() {
     let (code, [shown, _]) = run(&["run", "-q", "two.toml"]);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("halted: exit code 7"), "{shown}");
+    // In a file or a pipe, with the date and the time zone.
+    let alert = shown.lines().find(|line| line.contains(" ! bad "));
+    let (time, _) = alert.and_then(|line| line.split_once(' ')).expect("a time");
+    assert!(
+        time.len() == 24 && &time[10..11] == "T" && time.ends_with('Z'),
+        "{time}"
+    );
     for line in shown.lines() {
         let is_alert = line.contains(" ! bad ") || line.starts_with("bad: halted");
         assert!(is_alert, "{shown}");

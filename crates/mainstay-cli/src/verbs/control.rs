@@ -390,6 +390,9 @@ fn disappointment(verb: Verb, service: &ServiceReport) -> Option<Failure> {
         None if exit.is_some() || service.pid.is_some() => {
             failure.hint(format!("see its recent output: mainstay logs {name} -n 20"))
         }
+        None if matches!(service.state, StateName::Halted | StateName::BackingOff) => {
+            failure.hint(format!("see its events: mainstay events {name} -n 20"))
+        }
         None => failure,
     })
 }

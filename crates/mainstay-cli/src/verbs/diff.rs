@@ -12,6 +12,7 @@ use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
+use super::number;
 use crate::deploy::system::kept;
 use crate::installed::registry_of;
 use crate::not_found;
@@ -29,7 +30,7 @@ pub(crate) struct Diff {
     name: String,
     /// Version to compare from [default: the one before --to; if --to is a file, the installed
     /// version]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = number)]
     from: Option<u64>,
     /// Version or manifest file to compare with [default: the installed version]
     #[arg(long, value_name = "VERSION|FILE")]
@@ -78,11 +79,12 @@ impl Diff {
             }
         };
         let from = self.from.map_or(before, Version);
-        if from == Version(0) {
-            let message = format!("cannot compare {}: it has only one version", self.name);
-            return Err(
-                Failure::new(Code::Unknown, message).hint("compare it with a file: --to FILE")
-            );
+        if self.from.is_none() && from == Version(0) {
+            let name = &self.name;
+            let message =
+                format!("cannot compare {name} with an earlier version: version 1 is the first");
+            let hint = "compare it with a file: --to FILE";
+            return Err(Failure::new(Code::Unknown, message).hint(hint));
         }
         let (from_name, from) = numbered(from)?;
         let diff = unified(&self.name, (&from_name, &from), (&to_name, &to));
@@ -131,6 +133,7 @@ fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> St
     let mut shown = String::new();
     for hunk in diff.unified_diff().context_radius(CONTEXT).iter_hunks() {
         shown += &format!("{}\n", hunk.header());
+        let mut deleted = Vec::new();
         for change in hunk.iter_changes() {
             let (sign, seen, index) = match change.tag() {
                 ChangeTag::Delete => ('-', &seen_before, change.old_index()),
@@ -138,7 +141,19 @@ fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> St
                 ChangeTag::Equal => (' ', &seen_after, change.new_index()),
             };
             let line = index.and_then(|index| seen.get(index)).unwrap_or(&"***");
-            shown += &format!("{sign}{}\n", line.trim_end_matches(['\n', '\r']));
+            let line = line.trim_end_matches(['\n', '\r']);
+            let same = deleted.iter().position(|it| *it == line);
+            let remark = match (change.tag(), same) {
+                (ChangeTag::Insert, Some(same)) => {
+                    deleted.remove(same);
+                    " (changed, value not shown)"
+                }
+                _ => "",
+            };
+            if change.tag() == ChangeTag::Delete {
+                deleted.push(line);
+            }
+            shown += &format!("{sign}{line}{remark}\n");
         }
     }
     if shown.is_empty() {
@@ -189,7 +204,7 @@ mod tests {
 +command = [\"b\"]
  [service.a.env]
 -KEY = ***
-+KEY = ***
++KEY = *** (changed, value not shown)
  NEW = ***
  ***
 ";

@@ -106,7 +106,7 @@ impl Events {
                 (Some(Err(error)), _) => Err(shown.absent(state, error).into()),
                 (None, None) => match shown.nothing_stored(&place).await {
                     Ok(()) => Ok(ExitCode::SUCCESS),
-                    Err(error) => Err(shown.absent(state, error).into()),
+                    Err(error) => Err(shown.unstored(shown.absent(state, error), state).into()),
                 },
             }
         })?;
@@ -305,6 +305,15 @@ impl Shown {
         client::expect_service(place, "show the events of", name).await?;
         let message = format!("no events of {name} yet: it has not been started");
         Err(Failure::new(Code::Unknown, message).into())
+    }
+
+    /// Returns the failure if no event of the service is stored. Stored events need no supervisor.
+    fn unstored(&self, failure: Failure, state: &StateDir) -> Failure {
+        let is_absent = failure.code() == Code::NotRunning && failure.sought().is_some();
+        match &self.name {
+            Some(name) if is_absent => not_found::stored(state, "events of", name),
+            _ => failure,
+        }
     }
 
     /// Returns the failure of a request, or that of a service which is installed nowhere.

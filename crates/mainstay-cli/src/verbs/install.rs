@@ -16,7 +16,7 @@ use mainstay_host::progress::Progress;
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
-use super::FormatName;
+use super::{FormatName, number};
 use crate::deploy::embedded::{self, Change};
 use crate::deploy::system::{self, Order, Wanted};
 use crate::installed::{Mode, Record};
@@ -67,7 +67,7 @@ pub(crate) struct Install {
     #[arg(long)]
     dry_run: bool,
     /// Install only if version N is installed; 0: only if none is (one service only)
-    #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "N", value_parser = number, conflicts_with = "dry_run")]
     if_version: Option<u64>,
     /// Print one JSON document
     #[arg(long, conflicts_with = "dry_run")]

@@ -10,11 +10,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mainstay_core::failure::{Code, Failure, Sought};
+use mainstay_core::failure::{Code, Failure};
 use mainstay_core::log::Stream;
 use mainstay_core::log::stored::Stored;
 use mainstay_core::spec::ServiceName;
-use mainstay_core::suggest::did_you_mean;
 use mainstay_host::output::{self, Foreign};
 use mainstay_logs::read::{Followed, Log, Position, Query, follow};
 use mainstay_store::state_dir::StateDir;
@@ -24,7 +23,6 @@ use regex::bytes::Regex;
 use super::merge::{Input, MergeError, merge};
 use super::selection::{Selection, TIMES};
 use crate::client;
-use crate::completion::{self, Live};
 use crate::installed::Installed;
 use crate::not_found;
 use crate::request_error::RequestError;
@@ -423,18 +421,7 @@ fn unreadable(state: &StateDir, name: &str, error: &io::Error) -> RequestError {
                 Ok(Err(error @ RequestError::NoService(_))) => return error,
                 _ => {}
             }
-            let place = state.logs_dir();
-            let known = completion::names(state, &Live::Services);
-            Failure::new(
-                Code::Unknown,
-                format!("no log of {name} in {}", place.display()),
-            )
-            .hint(match did_you_mean(name, known.iter().map(String::as_str)) {
-                Some(near) => near,
-                None => "if it runs with another state directory, use --state-dir DIR".to_owned(),
-            })
-            .seeking(Sought::Service(name.to_owned()))
-            .into()
+            not_found::stored(state, "log of", name).into()
         }
         io::ErrorKind::PermissionDenied => {
             let operation = format!("cannot read the log of {name}");

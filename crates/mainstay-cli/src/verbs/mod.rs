@@ -51,6 +51,11 @@ impl From<FormatName> for Format {
     }
 }
 
+/// Parses a whole number.
+fn number(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "expected a whole number")
+}
+
 /// Refuses an option that applies to one service if there are more or none.
 fn must_be_one(verb: &str, option: &str, count: usize) -> Result<(), Failure> {
     match count {

@@ -8,6 +8,8 @@ use mainstay_host::output;
 use mainstay_logs::read::Query;
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::number;
+
 /// The number of lines shown to a person if no option selects lines.
 const DEFAULT_LINES: u64 = 10;
 
@@ -19,14 +21,14 @@ T is one of: 2026-11-22T10:11:12Z (or +01:00), 2026-11-22, 2026-11-22 10:11[:12]
 /// The selected lines.
 #[derive(Debug, clap::Args)]
 pub(super) struct Selection {
-    /// Show the last N lines of each service [default: 10 on a terminal or with --follow, otherwise
-    /// all; all with --since, --until or --grep]
-    #[arg(short = 'n', long, value_name = "N")]
+    /// Show the last N entries of each service [default: 10 on a terminal or with --follow,
+    /// otherwise all; all with --since, --until or --grep]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
     lines: Option<u64>,
-    /// Show lines from this time on
+    /// Show entries from this time on
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Show lines up to this time
+    /// Show entries up to this time
     #[arg(
         long,
         value_name = "T",
@@ -34,7 +36,7 @@ pub(super) struct Selection {
         conflicts_with = "follow"
     )]
     until: Option<String>,
-    /// Show only lines that match this regular expression
+    /// Show only entries that match this regular expression
     #[arg(short, long, value_name = "RE")]
     grep: Option<String>,
     /// Ignore case in --grep

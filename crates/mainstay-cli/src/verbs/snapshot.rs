@@ -90,7 +90,7 @@ enum Action {
         /// ID of the only snapshot to delete
         id: Option<SnapshotId>,
         /// Number of snapshots to keep [default: as in the manifest, or 5]
-        #[arg(long, value_name = "N", conflicts_with = "id", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", conflicts_with = "id", value_parser = count)]
         keep: Option<u32>,
     },
 }
@@ -582,6 +582,11 @@ fn restore_now(kept: &Kept, which: Which, replaced: Replaced) -> Result<(Value, 
         text.push_str(&format!("the previous state is snapshot {kept_as}\n"));
     }
     Ok((document, text))
+}
+
+fn count(text: &str) -> Result<u32, &'static str> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or("expected a whole number, at least 1")
 }
 
 fn prune(

@@ -31,7 +31,7 @@ pub(crate) struct Status {
     /// Show only these services [default: all]
     names: Vec<String>,
     /// Wait until every named service has settled (running, stopped, paused or halted), up to this
-    /// long (e.g. 30s)
+    /// long (e.g. 30s); needs NAMES
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "names")]
     wait: Option<Duration>,
     /// Also exit 0 for a service that is not ready in time or keeps failing while its host retries:

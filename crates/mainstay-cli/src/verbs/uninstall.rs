@@ -8,6 +8,7 @@ use mainstay_host::output;
 use mainstay_store::registry::Remains;
 use mainstay_store::state_dir::StateDir;
 
+use super::number;
 use crate::deploy::embedded;
 use crate::installed::Installed;
 use crate::progress;
@@ -22,7 +23,7 @@ pub(crate) struct Uninstall {
     #[arg(long)]
     purge: bool,
     /// Uninstall only if version N is installed (one service only)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     if_version: Option<u64>,
 }
 

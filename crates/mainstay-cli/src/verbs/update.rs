@@ -17,7 +17,7 @@ use mainstay_store::registry::{Registered, Registry};
 use mainstay_store::state_dir::StateDir;
 use serde::Serialize;
 
-use super::FormatName;
+use super::{FormatName, number};
 use crate::deploy::artifact::Source;
 use crate::deploy::update::{self, Done, Embedded, Outcome, Site};
 use crate::deploy::{registered, system};
@@ -64,7 +64,7 @@ pub(crate) struct Rollback {
     /// Name of the service
     name: String,
     /// Version to restore [default: the previous one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     to: Option<u64>,
     #[command(flatten)]
     how: How,
@@ -73,7 +73,7 @@ pub(crate) struct Rollback {
 #[derive(Debug, clap::Args)]
 struct How {
     /// Proceed only if version N is installed (one service only)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     if_version: Option<u64>,
     /// Time for which a service must stay healthy after it has become ready
     #[arg(long, value_name = "DURATION", value_parser = core::duration, default_value = "10s")]
@@ -237,7 +237,7 @@ impl Rollback {
         let done = self.how.update(state, &*site, |registry, found| {
             let before = found.life.version().0.saturating_sub(1);
             let version = self.to.unwrap_or(before);
-            if version == 0 {
+            if self.to.is_none() && version == 0 {
                 let message = format!("cannot roll back {name}: version 1 is the first");
                 return Err(Failure::new(Code::Unknown, message));
             }

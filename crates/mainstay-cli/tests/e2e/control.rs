@@ -487,29 +487,40 @@ fn the_state_is_the_owners_alone() {
     stop(supervisor, &sandbox);
 }
 
-/// Every verb suggests the nearest name, from where it looks for names.
+/// Every verb suggests the nearest name, from where it looks for names. Without a supervisor, that
+/// is the stored events and logs.
 #[test]
 fn a_misspelt_name_is_answered_with_the_nearest() {
     let (supervisor, sandbox) = supervise(
         "[service.alpha]\ncommand = [\"PUPPET\", \"print\", \"x\", \"hang\"]\nstart = { ready = { log = \"x\" } }\n",
     );
     event(&supervisor, "alpha", "ready");
-    for args in [
-        &["start", "alpah"][..],
-        &["stop", "alpah"],
-        &["status", "alpah"],
-        &["logs", "alpah"],
-        &["events", "alpah"],
-        &["run", "mainstay.toml", "alpah"],
-    ] {
-        let (code, text) = said(&sandbox, args);
-        assert_eq!(code, 4, "{args:?}: {text}");
-        assert!(
-            text.contains("hint: did you mean `alpha`?"),
-            "{args:?}: {text}"
-        );
-    }
+    let expect_suggestions = || {
+        for args in [
+            &["start", "alpah"][..],
+            &["stop", "alpah"],
+            &["status", "alpah"],
+            &["logs", "alpah"],
+            &["logs", "rotate", "alpah"],
+            &["events", "alpah"],
+            &["run", "mainstay.toml", "alpah"],
+        ] {
+            let (code, text) = said(&sandbox, args);
+            assert_eq!(code, 4, "{args:?}: {text}");
+            assert!(
+                text.contains("hint: did you mean `alpha`?"),
+                "{args:?}: {text}"
+            );
+        }
+    };
+    expect_suggestions();
     let (_, text) = said(&sandbox, &["start", "alp\u{7}a"]);
     assert!(!text.contains("did you mean"), "{text}");
     stop(supervisor, &sandbox);
+    expect_suggestions();
+    assert_eq!(said(&sandbox, &["status", "alpha"]).0, 3);
+    let (code, text) = said(&sandbox, &["status"]);
+    assert_eq!(code, 3, "{text}");
+    let hint = "hint: see what happened: mainstay events; start one with `mainstay run FILE`";
+    assert!(text.contains(hint), "{text}");
 }

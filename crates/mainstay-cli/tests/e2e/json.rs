@@ -55,6 +55,7 @@ fn every_verb_reports_its_failure_as_one_object() {
         (&["reload", "a", "--json"], absent),
         (&["events", "--json"], absent),
         (&["events", "a", "--follow", "--json"], absent),
+        (&["events", "a", "--json"], unknown),
         (&["logs", "a", "--json"], unknown),
         (&["history", "a", "--json"], unknown),
         (&["diff", "a", "--json"], unknown),

@@ -254,13 +254,18 @@ fn a_version_that_is_not_stored_is_answered_with_those_that_are() {
         let service = format!("[service.shop]\ncommand = [\"PUPPET\", \"sleep\", \"{n}s\"]\n");
         install(&sandbox, n, &service);
     }
-    let absent = "error: shop has no version 9, or the version is no longer stored\n\
-                  hint: stored versions: 1, 2, 3; see their changes: mainstay history shop\n";
     for args in [
         ["rollback", "shop", "--to", "9"],
+        ["rollback", "shop", "--to", "0"],
         ["diff", "shop", "--from", "9"],
+        ["diff", "shop", "--from", "0"],
     ] {
-        assert_eq!(said(&sandbox, &args), (4, absent.to_owned()), "{args:?}");
+        let absent = format!(
+            "error: shop has no version {}, or the version is no longer stored\n\
+             hint: stored versions: 1, 2, 3; see their changes: mainstay history shop\n",
+            args[3]
+        );
+        assert_eq!(said(&sandbox, &args), (4, absent), "{args:?}");
     }
     let hint = "name the version with an option: `mainstay rollback NAME --to N`; \
                 `mainstay history NAME` lists the versions";
