@@ -141,8 +141,10 @@ fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> St
                 ChangeTag::Equal => (' ', &seen_after, change.new_index()),
             };
             let line = index.and_then(|index| seen.get(index)).unwrap_or(&"***");
-            let line = line.trim_end_matches(['\n', '\r']);
-            let same = deleted.iter().position(|it| *it == line);
+            let [line, value] = [*line, change.value()].map(|it| it.trim_end_matches(['\n', '\r']));
+            let same = deleted
+                .iter()
+                .position(|(seen, old)| *seen == line && *old != value);
             let remark = match (change.tag(), same) {
                 (ChangeTag::Insert, Some(same)) => {
                     deleted.remove(same);
@@ -151,7 +153,7 @@ fn unified(name: &str, from: (&str, &Definition), to: (&str, &Definition)) -> St
                 _ => "",
             };
             if change.tag() == ChangeTag::Delete {
-                deleted.push(line);
+                deleted.push((line, value));
             }
             shown += &format!("{sign}{line}{remark}\n");
         }
@@ -190,6 +192,9 @@ mod tests {
             "[service.a]\ncommand = [\"b\"]\n[service.a.env]\nKEY = \"hunter3\"\nNEW = \"\"\"one\ntwo\"\"\"\n",
         );
         assert_eq!(unified("a", ("version 1", &one), ("version 1", &one)), "");
+        let [there, back] = ["a = 1\nb = 2\n", "b = 2\na = 1\n"].map(definition);
+        let moved = unified("a", ("version 1", &there), ("version 2", &back));
+        assert!(!moved.contains("value not shown"), "{moved}");
         two.mode = "direct".to_owned();
         let diff = unified("a", ("version 1", &one), ("version 2", &two));
         let expect = "\

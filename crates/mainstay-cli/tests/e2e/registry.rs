@@ -88,10 +88,8 @@ fn a_definition_has_versions_a_history_and_drift() {
     let said = mainstay(0, &["diff", "shop"]);
     assert!(said.contains("+++ shop version 2\n"), "{said}");
     assert!(said.contains("+stop = { graceful = \"40s\" }\n"), "{said}");
-    assert!(
-        said.contains("-env = { KEY = *** }\n") && said.contains("+env = { KEY = *** }\n"),
-        "{said}"
-    );
+    let changed = "+env = { KEY = *** } (changed, value not shown)\n";
+    assert!(said.contains(changed), "{said}");
     assert!(!said.contains("hunter"), "{said}");
     let said = mainstay(0, &["diff", "shop", "--to", "/srv/one.toml"]);
     assert!(said.contains("-stop = { graceful = \"40s\" }\n"), "{said}");
