@@ -51,7 +51,7 @@ pub(crate) fn read(state: &StateDir, name: &str) -> Result<Definition, Unloadabl
     read_with(state, name, embedded::desired(state, name))
 }
 
-/// Returns the definition of a service of this supervisor, installed or not, as its ledger names it.
+/// Returns the definition of a service of a supervisor, installed or not, as its ledger names it.
 /// `None` if it cannot be read.
 pub fn of_service(state: &StateDir, name: &str) -> Option<Definition> {
     if embedded::is_installed(state, name) {

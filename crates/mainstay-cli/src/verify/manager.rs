@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use mainstay::Manager;
 use mainstay::{ErrorKind, ServiceStatus, State};
-use mainstay_core::engine::StateName;
 use mainstay_core::failure::chain;
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source, words};
 
@@ -40,21 +39,6 @@ fn part_of(installed: &Installed) -> Part {
     } else {
         Part::Host
     }
-}
-
-/// Returns the claims about the part that a manager runs. While it is down, a hosted program is
-/// down, too.
-pub(super) fn claims(
-    part: Part,
-    state: StateName,
-    pid: Option<u32>,
-) -> impl Iterator<Item = Claim> + use<> {
-    let has_ended = state == StateName::Stopped && part == Part::Host;
-    let program = has_ended.then_some(Claim::NoProcess(Part::Program));
-    let pid = pid.map(|pid| Claim::Process(part, Some(pid)));
-    [Some(Claim::State(part, state)), pid, program]
-        .into_iter()
-        .flatten()
 }
 
 /// Queries the manager as the library does.
@@ -92,7 +76,7 @@ fn observation(installed: &Installed, part: Part, status: &ServiceStatus) -> Obs
         .start_failure()
         .map_or_else(|| status.to_string(), |failure| failure.line());
     Observation::new(status.to_string())
-        .claim(claims(part, state, status.pid))
+        .claim(Claim::of_unit(part, state, status.pid))
         .claim(is_disabled.then_some(Claim::Deviation(Deviation::NotAtBoot)))
         .claim(failed.then_some(Claim::Deviation(Deviation::Failed(why))))
 }

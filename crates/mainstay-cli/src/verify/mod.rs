@@ -1,6 +1,7 @@
 //! Cross-checks of a service: each source of evidence is asked here, one file a kind of source; the
 //! core compares the answers (`mainstay_core::verify`).
 
+mod cgroup;
 mod events;
 mod ledger;
 mod manager;
@@ -190,7 +191,7 @@ impl Target {
         evidence.extend(recorded.evidence);
         evidence.extend(manager::ask(self));
         let members = processes::members(self, tree.as_ref());
-        evidence.extend(processes::cgroup(tree.as_ref()));
+        evidence.extend(cgroup::of_tree(tree.as_ref()));
         evidence.push(processes::ask(self, defined.as_ref(), &evidence));
         if let Some(defined) = &defined {
             evidence.extend(readiness::ask(defined, members.as_ref(), &evidence));

@@ -1,7 +1,6 @@
-//! The process table and the control groups, on which no manager or supervisor has an influence.
+//! The process table, on which no manager or supervisor has an influence.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use mainstay_core::engine::StateName;
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source};
@@ -158,7 +157,7 @@ pub(super) fn members(target: &Target, tree: Option<&Identity>) -> Option<Member
     let recorded = tree.and_then(Members::recorded);
     #[cfg(target_os = "linux")]
     let recorded = recorded.or_else(|| {
-        let dir = super::systemd::cgroup_dir(target.installed()?)?;
+        let dir = super::cgroup::unit_dir(target.installed()?)?;
         Members::recorded(&Identity {
             tree: format!("cgroup {}", dir.display()),
             ..sys::own_identity().ok()?
@@ -167,56 +166,4 @@ pub(super) fn members(target: &Target, tree: Option<&Identity>) -> Option<Member
     #[cfg(not(target_os = "linux"))]
     let _ = target;
     recorded
-}
-
-/// Reads the control group in which a supervisor of mainstay runs the service; none without one.
-pub(super) fn cgroup(tree: Option<&Identity>) -> Option<Evidence> {
-    let dir = PathBuf::from(tree?.tree.strip_prefix("cgroup ")?);
-    Some(read_cgroup(Source::Cgroup, &dir, &[Part::Program]))
-}
-
-/// Reads a control group in which these parts of a service run. The first one is what the group
-/// exists for.
-pub(super) fn read_cgroup(source: Source, dir: &Path, parts: &[Part]) -> Evidence {
-    let part = parts.first().copied().unwrap_or(Part::Program);
-    let asked = dir.join("cgroup.procs").display().to_string();
-    let pids = match collect(dir, 0) {
-        Ok(pids) => pids,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return unknown(source, asked, error.to_string()),
-    };
-    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
-    let is_frozen = events.lines().any(|line| line == "frozen 1") && !pids.is_empty();
-    let words = match (pids.len(), is_frozen) {
-        (0, _) => "no processes".to_owned(),
-        (1, false) => "1 process".to_owned(),
-        (count, false) => format!("{count} processes"),
-        (count, true) => format!("{count} processes, frozen"),
-    };
-    let presence = if pids.is_empty() {
-        Claim::NoProcess(part)
-    } else {
-        Claim::Process(part, None)
-    };
-    let paused = is_frozen.then_some(Claim::State(part, StateName::Paused));
-    let members = parts.iter().map(|part| Claim::Members(*part, pids.clone()));
-    let observation = Observation::new(words).claim([presence]).claim(members);
-    known(source, asked, observation.claim(paused))
-}
-
-/// The number of nested control groups that are read.
-const DEEPEST: usize = 8;
-
-fn collect(dir: &Path, depth: usize) -> std::io::Result<Vec<u32>> {
-    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
-    let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    if depth < DEEPEST {
-        for entry in fs::read_dir(dir)?.flatten() {
-            if entry.file_type().is_ok_and(|it| it.is_dir()) {
-                // It may be gone by now.
-                pids.extend(collect(&entry.path(), depth + 1).unwrap_or_default());
-            }
-        }
-    }
-    Ok(pids)
 }

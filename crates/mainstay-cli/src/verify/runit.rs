@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay_core::verify::{Claim, Evidence, Observation, Part, Source, words};
 
-use super::{known, manager, tool, unknown};
+use super::{known, tool, unknown};
 use crate::installed::Installed;
 
 /// The directories that runsvdir(8) watches, on different systems.
@@ -30,7 +30,7 @@ pub(super) fn ask(installed: &Installed, part: Part) -> Option<Evidence> {
         Ok(output) => match words::of_sv(&output.text) {
             Some(said) => {
                 let words = output.text.lines().next().unwrap_or_default();
-                let claims = manager::claims(part, said.state, said.pid);
+                let claims = Claim::of_unit(part, said.state, said.pid);
                 let observation = Observation::new(words).claim(claims);
                 let wanted = (part == Part::Program).then_some(Claim::Wanted(said.is_wanted));
                 known(SOURCE, asked, observation.claim(wanted))

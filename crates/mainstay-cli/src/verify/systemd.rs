@@ -1,13 +1,11 @@
 //! systemd besides `systemctl`: its properties over D-Bus, the unit's control group, the journal.
 
-use std::path::{Path, PathBuf};
-
 use mainstay::Scope;
 use mainstay_core::engine::StateName;
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source, words};
 use serde_json::Value;
 
-use super::{known, manager, processes, tool, unknown};
+use super::{cgroup, known, tool, unknown};
 use crate::installed::Installed;
 
 /// The messages of systemd about a unit (catalog of systemd.journal-fields(7)), and what follows.
@@ -20,12 +18,12 @@ const FAILED: &str = "be02cf6855d2428ba40df7e9d022f03d";
 /// Collects the evidence.
 pub(super) fn ask(installed: &Installed, part: Part) -> Vec<Evidence> {
     let mut evidence = vec![dbus(installed, part)];
-    evidence.extend(cgroup_dir(installed).map(|dir| {
+    evidence.extend(cgroup::unit_dir(installed).map(|dir| {
         let parts = match part {
             Part::Host => &[Part::Host, Part::Program][..],
             Part::Program => &[Part::Program],
         };
-        processes::read_cgroup(Source::UnitCgroup, &dir, parts)
+        cgroup::read(Source::UnitCgroup, &dir, parts)
     }));
     evidence.push(journal(installed, part));
     evidence
@@ -109,23 +107,12 @@ fn dbus(installed: &Installed, part: Part) -> Evidence {
     } else {
         state
     };
-    let claims = manager::claims(part, state, pid);
+    let claims = Claim::of_unit(part, state, pid);
     known(
         SOURCE,
         asked,
         Observation::new(words).claim(claims).claim(old),
     )
-}
-
-/// Returns the directory of the unit's control group, if this system shows one.
-pub(super) fn cgroup_dir(installed: &Installed) -> Option<PathBuf> {
-    if installed.record().manager != mainstay::Manager::Systemd || is_user(installed) {
-        return None;
-    }
-    let slice = Path::new("/sys/fs/cgroup/system.slice");
-    slice
-        .is_dir()
-        .then(|| slice.join(format!("{}.service", installed.manager_name())))
 }
 
 /// Reads the last message of systemd about the unit.

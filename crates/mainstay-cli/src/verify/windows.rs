@@ -3,7 +3,7 @@
 
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source, words};
 
-use super::{known, manager, tool, unknown};
+use super::{known, tool, unknown};
 use crate::installed::Installed;
 
 /// `REG_DWORD` 4 of `Start`: `SERVICE_DISABLED`; 3: `SERVICE_DEMAND_START` (winsvc.h).
@@ -25,7 +25,7 @@ fn sc(name: &str, part: Part) -> Evidence {
                     Some(pid) => format!("{} {state}, pid {pid}", words::scm_of(state)),
                     None => format!("{} {state}", words::scm_of(state)),
                 };
-                let claims = manager::claims(part, state, pid);
+                let claims = Claim::of_unit(part, state, pid);
                 known(SOURCE, asked, Observation::new(words).claim(claims))
             }
             None => unknown(SOURCE, asked, "its output shows no state"),
@@ -49,7 +49,7 @@ fn get_service(name: &str, part: Part) -> Evidence {
     match tool::run(&argv) {
         Ok(output) => match words::of_get_service(&output.text) {
             Some(state) => {
-                let claims = manager::claims(part, state, None);
+                let claims = Claim::of_unit(part, state, None);
                 let observation = Observation::new(output.text.trim()).claim(claims);
                 known(SOURCE, asked, observation)
             }

@@ -29,12 +29,12 @@ pub struct Evidence {
     pub answer: Result<Observation, String>,
 }
 
-/// What a source answered.
+/// The answer of a source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
     /// The answer in a few words.
     pub words: String,
-    /// What the answer means.
+    /// The meaning of the answer.
     pub claims: Vec<Claim>,
 }
 
@@ -178,6 +178,17 @@ pub enum Claim {
 }
 
 impl Claim {
+    /// Returns the claims about the part that a service manager runs. While a host is down, its
+    /// program is down, too.
+    pub fn of_unit(part: Part, state: StateName, pid: Option<u32>) -> impl Iterator<Item = Self> {
+        let has_ended = state == StateName::Stopped && part == Part::Host;
+        let program = has_ended.then_some(Self::NoProcess(Part::Program));
+        let pid = pid.map(|pid| Self::Process(part, Some(pid)));
+        [Some(Self::State(part, state)), pid, program]
+            .into_iter()
+            .flatten()
+    }
+
     /// Returns whether the claim means that the part has a process; `None` if it does not say.
     fn presence(&self, part: Part) -> Option<bool> {
         match self {
@@ -243,7 +254,7 @@ impl fmt::Display for Verdict {
 pub struct Finding {
     /// The contradiction and its likely cause, in one sentence.
     pub cause: String,
-    /// What an operator can do about it.
+    /// The remedy, for an operator.
     pub hint: Option<String>,
     /// The names of the sources that show it.
     pub sources: Vec<&'static str>,

@@ -1,0 +1,75 @@
+//! Control groups: which processes are in them, as the kernel knows it.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use mainstay::{Manager, Scope};
+use mainstay_core::engine::StateName;
+use mainstay_core::verify::{Claim, Evidence, Observation, Part, Source};
+use mainstay_sys::Identity;
+
+use super::{known, unknown};
+use crate::installed::Installed;
+
+/// Returns the directory of the unit's control group, if this system shows one.
+pub(super) fn unit_dir(installed: &Installed) -> Option<PathBuf> {
+    if installed.record().manager != Manager::Systemd || installed.record().scope() == Scope::User {
+        return None;
+    }
+    let slice = Path::new("/sys/fs/cgroup/system.slice");
+    slice
+        .is_dir()
+        .then(|| slice.join(format!("{}.service", installed.manager_name())))
+}
+
+/// Reads the control group in which a supervisor of mainstay runs the service; none without one.
+pub(super) fn of_tree(tree: Option<&Identity>) -> Option<Evidence> {
+    let dir = PathBuf::from(tree?.tree.strip_prefix("cgroup ")?);
+    Some(read(Source::Cgroup, &dir, &[Part::Program]))
+}
+
+/// Reads a control group in which these parts of a service run. The first one is what the group
+/// exists for.
+pub(super) fn read(source: Source, dir: &Path, parts: &[Part]) -> Evidence {
+    let part = parts.first().copied().unwrap_or(Part::Program);
+    let asked = dir.join("cgroup.procs").display().to_string();
+    let pids = match collect(dir, 0) {
+        Ok(pids) => pids,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return unknown(source, asked, error.to_string()),
+    };
+    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+    let is_frozen = events.lines().any(|line| line == "frozen 1") && !pids.is_empty();
+    let words = match (pids.len(), is_frozen) {
+        (0, _) => "no processes".to_owned(),
+        (1, false) => "1 process".to_owned(),
+        (count, false) => format!("{count} processes"),
+        (count, true) => format!("{count} processes, frozen"),
+    };
+    let presence = if pids.is_empty() {
+        Claim::NoProcess(part)
+    } else {
+        Claim::Process(part, None)
+    };
+    let paused = is_frozen.then_some(Claim::State(part, StateName::Paused));
+    let members = parts.iter().map(|part| Claim::Members(*part, pids.clone()));
+    let observation = Observation::new(words).claim([presence]).claim(members);
+    known(source, asked, observation.claim(paused))
+}
+
+/// The number of nested control groups that are read.
+const DEEPEST: usize = 8;
+
+fn collect(dir: &Path, depth: usize) -> io::Result<Vec<u32>> {
+    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    if depth < DEEPEST {
+        for entry in fs::read_dir(dir)?.flatten() {
+            if entry.file_type().is_ok_and(|it| it.is_dir()) {
+                // It may be gone by now.
+                pids.extend(collect(&entry.path(), depth + 1).unwrap_or_default());
+            }
+        }
+    }
+    Ok(pids)
+}
