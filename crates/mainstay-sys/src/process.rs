@@ -208,7 +208,8 @@ impl Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// User and system time. With a cgroup or a job it includes processes that have ended and never
-    /// falls. Otherwise it covers the live processes and the children that they have waited for.
+    /// falls. Otherwise, and for the time before an adoption, it covers the live processes and the
+    /// children that they have waited for.
     pub cpu: Duration,
     /// Resident bytes, summed over the processes. A page shared by two of them counts twice.
     pub resident: u64,

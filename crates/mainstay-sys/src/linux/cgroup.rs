@@ -1,7 +1,8 @@
 //! Trees held together by cgroups (v2, cgroups(7)): a nest `LABEL-PID-INSTANCE` for the supervisor,
 //! with one directory per tree inside. An empty directory is kept for the next run of its service,
-//! because creating and removing one is a third of the cost of a restart. No controller is needed,
-//! so this works wherever the directory of the supervisor's own cgroup is writable: as root, in a
+//! because creating and removing one is a third of the cost of a restart; counters of the kernel
+//! then include earlier runs ([`Cgroup::cpu`] subtracts them). No controller is needed, so this
+//! works wherever the directory of the supervisor's own cgroup is writable: as root, in a
 //! systemd service with `Delegate=yes`, in a user's session, and on hybrid mounts.
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -216,7 +217,7 @@ pub(super) fn survivors(nest_dir: &Path) -> Vec<Survivor> {
         (!pids.is_empty()).then(|| Survivor {
             service,
             main: main.map(|it| Found {
-                began: proc::since_boot(it.start).saturating_sub(system::suspended()),
+                began: proc::of_ticks(it.start).saturating_sub(system::suspended()),
                 identity: Identity {
                     pid: it.pid,
                     birth: Birth::at(it.start),
@@ -268,6 +269,8 @@ pub(super) struct Cgroup {
     /// Set once the cgroup was found empty. No process can be forked into an empty cgroup, so it
     /// stays empty.
     is_vacant: Cell<bool>,
+    /// The CPU time of earlier runs in the same directory; `None` if it could not be read.
+    cpu_before: Cell<Option<Duration>>,
 }
 
 impl Cgroup {
@@ -275,6 +278,10 @@ impl Cgroup {
     /// `SERVICE.ID`.
     pub(super) fn new(nest: &Rc<Nest>, service: &str, id: u64) -> io::Result<Self> {
         let idle = nest.idle.borrow_mut().remove(service);
+        let cpu_before = match &idle {
+            Some(place) => cpu_of(&nest.dir.join(&place.name)).ok(),
+            None => Some(Duration::ZERO),
+        };
         let place = idle.map_or_else(|| nest.create(format!("{service}.{id}")), Ok)?;
         place.watch_for(&nest.dir)?;
         Ok(Self {
@@ -283,10 +290,13 @@ impl Cgroup {
             place: Some(place),
             is_spent: Cell::new(false),
             is_vacant: Cell::new(false),
+            cpu_before: Cell::new(cpu_before),
         })
     }
 
     /// Opens the cgroup of a dead supervisor's tree. `main` is its main process, if that is alive.
+    /// The CPU time of its live processes and their reaped children belongs to the run; any other
+    /// may be that of earlier runs.
     ///
     /// # Errors
     /// `NotFound` if the main process is not in the cgroup.
@@ -299,13 +309,19 @@ impl Cgroup {
             events: OnceCell::new(),
             is_watched: Cell::new(false),
         };
-        Ok(Self {
+        let cgroup = Self {
             nest: nest.clone(),
             service: String::new(),
             place: Some(place),
             is_spent: Cell::new(true),
             is_vacant: Cell::new(false),
-        })
+            cpu_before: Cell::new(None),
+        };
+        if let (Ok(total), Ok(pids)) = (cpu_of(&cgroup.dir()), cgroup.processes()) {
+            let own = proc::cpu(pids.into_iter().filter_map(proc::Stat::of));
+            cgroup.cpu_before.set(Some(total.saturating_sub(own)));
+        }
+        Ok(cgroup)
     }
 
     pub(super) fn dir(&self) -> PathBuf {
@@ -329,6 +345,7 @@ impl Cgroup {
             // Another process removed the idle directory.
             Err(rustix::io::Errno::NOENT) => {
                 fs::create_dir_all(self.dir())?;
+                self.cpu_before.set(Some(Duration::ZERO));
                 Ok(rustix::fs::open(self.dir(), flags, Mode::empty())?)
             }
             opened => Ok(opened?),
@@ -421,16 +438,10 @@ impl Cgroup {
         Ok(found)
     }
 
-    /// Returns the CPU time of all processes that were ever in the cgroup, including earlier runs
-    /// of the service.
+    /// Returns the CPU time of all processes of this run that were ever in the cgroup.
     pub(super) fn cpu(&self) -> io::Result<Duration> {
-        let text = fs::read_to_string(self.dir().join("cpu.stat"))?;
-        let micros = text
-            .lines()
-            .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
-        micros
-            .map(Duration::from_micros)
-            .ok_or(io::ErrorKind::InvalidData.into())
+        let before = self.cpu_before.get().ok_or(io::ErrorKind::NotFound)?;
+        Ok(cpu_of(&self.dir())?.saturating_sub(before))
     }
 }
 
@@ -450,6 +461,17 @@ impl Drop for Cgroup {
             self.nest.leftovers.borrow_mut().push(dir);
         }
     }
+}
+
+/// Returns the CPU time of all processes that were ever in a cgroup.
+fn cpu_of(dir: &Path) -> io::Result<Duration> {
+    let text = fs::read_to_string(dir.join("cpu.stat"))?;
+    let micros = text
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+    micros
+        .map(Duration::from_micros)
+        .ok_or(io::ErrorKind::InvalidData.into())
 }
 
 fn is_populated(events: &File) -> io::Result<bool> {

@@ -72,15 +72,15 @@ impl Stat {
     pub(super) fn identity(&self) -> (u32, u64) {
         (self.pid, self.start)
     }
-
-    /// Returns the CPU time in clock ticks.
-    pub(super) fn cpu(&self) -> u64 {
-        self.cpu
-    }
 }
 
-/// Converts clock ticks since boot to a duration.
-pub(super) fn since_boot(ticks: u64) -> Duration {
+/// Returns the CPU time of processes and their reaped children.
+pub(super) fn cpu(processes: impl IntoIterator<Item = Stat>) -> Duration {
+    of_ticks(processes.into_iter().map(|process| process.cpu).sum())
+}
+
+/// Converts clock ticks to a duration.
+pub(super) fn of_ticks(ticks: u64) -> Duration {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     Duration::from_millis(ticks.saturating_mul(1000) / per_second)
 }

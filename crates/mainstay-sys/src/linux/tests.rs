@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay_core::spec::{Signal, StopScope};
 
+use super::cgroup::Cgroup;
 use super::suite::{all, exists, isolated, isolated_with, line};
 use crate::process::Containment;
 
@@ -73,6 +74,43 @@ fn every_tree_has_a_cgroup_by_either_way_of_birth() {
             assert_eq!(subdirs(&nest), 1, "a failed start leaves none");
         },
     );
+}
+
+#[test]
+fn a_run_has_not_used_what_earlier_runs_in_its_cgroup_used() {
+    let name = "a_run_has_not_used_what_earlier_runs_in_its_cgroup_used";
+    isolated(name, async |rig| {
+        if rig.processes.containment() != Containment::Cgroup {
+            return eprintln!("skipped: no writable cgroup v2");
+        }
+        let busy = |rounds: u32| format!("i=0; while [ $i -lt {rounds} ]; do i=$((i+1)); done");
+        let (tree, output) = rig.shell(&busy(600_000));
+        all(output);
+        rig.until_empty(&tree).await;
+        let first = tree.usage().unwrap().cpu;
+        drop(tree);
+        rig.processes.reap();
+
+        let script = format!("{}; echo done; exec sleep 1000", busy(100_000));
+        let (tree, mut output) = rig.shell(&script);
+        assert_eq!(line(&mut output), "done");
+        let second = tree.usage().unwrap().cpu;
+        assert!(
+            second > first / 20 && second < first / 2,
+            "{first:?} {second:?}"
+        );
+        // A supervisor that adopts the run does not know of the earlier one.
+        let nest = rig.processes.nest.as_ref().unwrap();
+        let adopted = Cgroup::adopted(nest, "orders.0", Some(tree.pid())).unwrap();
+        let second = adopted.cpu().unwrap();
+        assert!(
+            second > first / 20 && second < first / 2,
+            "{first:?} {second:?}"
+        );
+
+        tree.kill().unwrap();
+        rig.until_empty(&tree).await;
+    });
 }
 
 /// The open files of a removed cgroup cannot be read any more.

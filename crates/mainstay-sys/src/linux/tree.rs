@@ -216,12 +216,8 @@ impl Tree {
                     Some(_) if self.exit().is_none() => proc::family(self.main.pid),
                     _ => self.family(),
                 };
-                let ticks: u64 = members.iter().map(proc::Stat::cpu).sum();
-                let nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-                (
-                    members.iter().map(|process| process.pid).collect(),
-                    Duration::from_nanos(ticks * nanos),
-                )
+                let pids = members.iter().map(|process| process.pid).collect();
+                (pids, proc::cpu(members))
             }
         };
         Some(Usage {
