@@ -178,6 +178,9 @@ pub struct TrialRequest {
     /// The version of the installation that the new definition will be.
     #[serde(default)]
     pub version: Option<u64>,
+    /// The version that is installed.
+    #[serde(default)]
+    pub from_version: Option<u64>,
 }
 
 /// The result of a trial whose definition proved healthy. The trial stays open for a short time,

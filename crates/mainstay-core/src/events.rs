@@ -37,6 +37,10 @@ pub struct StoredEvent<'a> {
     pub exit: Option<Exit>,
     /// Set if the run ended while no supervisor ran.
     pub is_unseen: bool,
+    /// Set if a stop ended the run by a signal.
+    pub is_requested: bool,
+    /// Set unless an update took effect without a trial.
+    pub is_tried: bool,
     /// The role of the run that the event is about, if it is not the service's own.
     pub role: Option<RolloutRole>,
 }
@@ -64,6 +68,9 @@ impl<'a> StoredEvent<'a> {
             unseen: bool,
             #[serde(default)]
             ready: bool,
+            #[serde(default)]
+            requested: bool,
+            tried: Option<bool>,
         }
         let line: Line<'a> = serde_json::from_slice(line).ok()?;
         let (time, _) = rfc3339_at_start(line.time.as_bytes())?;
@@ -76,6 +83,9 @@ impl<'a> StoredEvent<'a> {
             exit: line.exit,
             is_alert: line.alert,
             is_unseen: line.unseen,
+            is_requested: line.requested,
+            // Earlier versions did not store it.
+            is_tried: line.tried.unwrap_or(true),
             role: line.beside,
             event: line.event,
             message: line.message,
@@ -331,6 +341,8 @@ mod tests {
             is_ready: event.ends_with("ready") || event.ends_with('!'),
             exit: event.ends_with('?').then_some(Exit::Unknown),
             is_unseen: event.ends_with('~'),
+            is_requested: false,
+            is_tried: true,
             role: event.starts_with('+').then_some(RolloutRole::Candidate),
         }
     }

@@ -8,7 +8,7 @@ use mainstay_api::{
 };
 use mainstay_core::engine::{
     Blocker, Ended, Exit, Fact, Halt, KillReason, News, Operation, Outcome, Principal, Request,
-    RolloutRole, StateName, Style, TrialFailure, TrialPhase,
+    RolloutRole, StateName, Style, TrialFailure, TrialPhase, Versions,
 };
 use mainstay_core::events::LastEvent;
 use mainstay_core::failure::Code;
@@ -177,6 +177,7 @@ fn trial_requests() -> Vec<TrialRequest> {
         base_dir: "/etc".into(),
         canary_ms: 30_000,
         version,
+        from_version: version.map(|version| version - 1),
     };
     vec![request(Some(4)), request(None)]
 }
@@ -317,9 +318,14 @@ fn facts() -> Vec<Fact> {
             news: News::Alert,
         }))
         .chain(halts.map(|why| Fact::Halted { why }))
-        .chain(failures.map(|why| Fact::RolledBack { phase, why }))
+        .chain(failures.map(|why| Fact::RolledBack {
+            phase,
+            why,
+            versions: None,
+        }))
         .chain(requests())
         .chain([1, 2].map(|misses| Fact::Passed { misses }))
+        .chain(later())
         .collect()
 }
 
@@ -378,6 +384,7 @@ fn runs() -> Vec<Fact> {
             exit: Exit::Code(1),
             after,
             is_unseen: false,
+            is_requested: false,
         },
         Fact::Stopping { graceful: after },
         Fact::StillNeeded {
@@ -387,10 +394,41 @@ fn runs() -> Vec<Fact> {
         Fact::Continued,
         Fact::PauseFailed { why: why() },
         Fact::Updating {
-            style: Style::Restart,
+            style: Some(Style::Restart),
+            versions: None,
         },
-        Fact::Trial,
-        Fact::Updated,
+        Fact::Trial { is_tried: true },
+        Fact::Updated {
+            is_tried: true,
+            versions: None,
+        },
+    ]
+}
+
+/// Returns the events that the version before did not know.
+fn later() -> [Fact; 5] {
+    let versions = Some(Versions { from: 2, to: 3 });
+    [
+        Fact::Exited {
+            exit: Exit::Signal(15),
+            after: Duration::from_secs(1),
+            is_unseen: false,
+            is_requested: true,
+        },
+        Fact::Updating {
+            style: None,
+            versions,
+        },
+        Fact::Trial { is_tried: false },
+        Fact::Updated {
+            is_tried: false,
+            versions,
+        },
+        Fact::RolledBack {
+            phase: TrialPhase::Canary,
+            why: TrialFailure::Aborted,
+            versions,
+        },
     ]
 }
 

@@ -99,6 +99,8 @@ struct Line {
     before: u64,
     /// The update style: whether the old run continued meanwhile. `None` if there was no old run.
     style: Option<Style>,
+    /// The reason why a definition that is in effect was not tried.
+    untried: Option<String>,
     /// The phase that a rolled-back definition had reached.
     phase: Option<TrialPhase>,
     why: Option<String>,
@@ -312,7 +314,10 @@ impl How {
             } = line;
             match line.outcome {
                 "updated" => {
-                    format!("{name}: updated from version {before} to version {version}\n")
+                    let untried = line.untried.as_ref();
+                    let untried = untried.map(|why| format!("; not tried: {why}"));
+                    let untried = untried.unwrap_or_default();
+                    format!("{name}: updated from version {before} to version {version}{untried}\n")
                 }
                 "up-to-date" => format!("{name}: up to date, version {version}\n"),
                 // The failure contains the outcome.
@@ -331,13 +336,18 @@ impl Line {
             version: done.version.0,
             before: done.before.0,
             style: None,
+            untried: None,
             phase: None,
             why: None,
             last_lines: Vec::new(),
         };
         match done.outcome {
             Outcome::UpToDate => {}
-            Outcome::Updated(style) => (line.outcome, line.style) = ("updated", style),
+            Outcome::Updated(trial) => {
+                line.outcome = "updated";
+                line.style = trial.ok();
+                line.untried = trial.err().map(|why| why.to_string());
+            }
             Outcome::RolledBack(given_up) => {
                 line.outcome = "rolled-back";
                 line.style = given_up.style;

@@ -47,6 +47,8 @@ mod updates;
 mod upgrades;
 #[cfg(target_os = "linux")]
 mod verify;
+#[cfg(target_os = "linux")]
+mod versions;
 mod viewers;
 mod web_stack;
 

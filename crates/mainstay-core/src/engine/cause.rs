@@ -276,6 +276,7 @@ mod tests {
             let how = Tryout {
                 style: Style::Restart,
                 canary: Duration::ZERO,
+                versions: None,
             };
             engine.try_out(db, specs().remove(0), how, NOW)
         });

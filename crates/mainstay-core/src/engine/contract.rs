@@ -41,10 +41,7 @@ impl fmt::Display for Exit {
                     None => write!(f, "exit code {code}"),
                 },
             },
-            Self::Signal(signal) => match signal_name(signal) {
-                Some(name) => write!(f, "killed by SIG{name}"),
-                None => write!(f, "killed by signal {signal}"),
-            },
+            Self::Signal(signal) => write!(f, "killed by {}", SignalName(signal)),
             Self::Unknown => f.write_str("exit code unknown"),
         }
     }
@@ -56,6 +53,18 @@ pub(crate) fn term(code: i32) -> Option<&'static str> {
         201 => Some("state failed to load"),
         202 => Some("dependency unavailable"),
         _ => None,
+    }
+}
+
+/// A signal as text: `SIGTERM`, or `signal 40`.
+pub(crate) struct SignalName(pub(crate) i32);
+
+impl fmt::Display for SignalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match signal_name(self.0) {
+            Some(name) => write!(f, "SIG{name}"),
+            None => write!(f, "signal {}", self.0),
+        }
     }
 }
 

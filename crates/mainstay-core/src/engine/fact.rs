@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::contract::{Ended, Exit, Human};
+use super::contract::{Ended, Exit, Human, SignalName};
 use super::principal::{Operation, Principal};
-use super::rollout::{Style, TrialFailure, TrialPhase};
+use super::rollout::{Style, TrialFailure, TrialPhase, Versions};
 use crate::snapshot::{Reason, SnapshotId};
 use crate::spec::ServiceName;
 use crate::trace::TraceContext;
@@ -83,6 +83,9 @@ pub enum Fact {
         /// next one found that out.
         #[serde(rename = "unseen", skip_serializing_if = "std::ops::Not::not")]
         is_unseen: bool,
+        /// Set if a stop was in progress, and the signal that it sent ended the process.
+        #[serde(rename = "requested", skip_serializing_if = "std::ops::Not::not")]
+        is_requested: bool,
     },
     /// A run, or an attempt at one, failed. Later facts report what follows.
     Failed {
@@ -194,21 +197,39 @@ pub enum Fact {
         /// The cause of the failure.
         why: String,
     },
-    /// A new definition of the service is being tried.
+    /// The service is being updated to a new definition.
     Updating {
-        /// The style of the trial: whether the old run continues meanwhile.
-        style: Style,
+        /// The style of the trial: whether the old run continues meanwhile. `None` if the service
+        /// is stopped, so that there is no trial.
+        style: Option<Style>,
+        /// The versions before and after the update.
+        #[serde(flatten)]
+        versions: Option<Versions>,
     },
-    /// The new definition is healthy and waits for the commit.
-    Trial,
+    /// The new definition waits for the commit.
+    Trial {
+        /// Set if it was started and is healthy; otherwise the service is stopped.
+        #[serde(rename = "tried")]
+        is_tried: bool,
+    },
     /// The new definition was committed.
-    Updated,
+    Updated {
+        /// Set if it was started before and is healthy; otherwise the service is stopped.
+        #[serde(rename = "tried")]
+        is_tried: bool,
+        /// The versions before and after the update.
+        #[serde(flatten)]
+        versions: Option<Versions>,
+    },
     /// The trial of the new definition failed, and the old one is in effect again.
     RolledBack {
         /// The phase in which the trial failed.
         phase: TrialPhase,
         /// The reason for the rollback.
         why: TrialFailure,
+        /// The versions before and after the update.
+        #[serde(flatten)]
+        versions: Option<Versions>,
     },
 }
 
@@ -337,6 +358,39 @@ impl Fact {
         }
     }
 
+    /// Returns the text of a step of an update.
+    fn of_update(&self) -> String {
+        match self {
+            Self::Updating { style, versions } => {
+                let versions = versions.map(|versions| format!(" {versions}"));
+                let how = match style {
+                    Some(Style::Restart) => "restarting with the new definition",
+                    Some(Style::Overlap) => "starting the new definition next to the old one",
+                    None => "the service is stopped, so the new definition is not tried",
+                };
+                format!("updating{}: {how}", versions.unwrap_or_default())
+            }
+            Self::Trial { is_tried: true } => "the new definition is healthy".to_owned(),
+            Self::Trial { is_tried: false } => "the new definition can be committed".to_owned(),
+            Self::Updated { is_tried, versions } => {
+                let versions = versions.map(|versions| versions.to_string());
+                let versions = versions.unwrap_or_else(|| "to the new definition".to_owned());
+                let untried = if *is_tried {
+                    ""
+                } else {
+                    ", not tried: the service is stopped"
+                };
+                format!("updated {versions}{untried}")
+            }
+            Self::RolledBack { why, versions, .. } => {
+                let version = versions.map(|Versions { to, .. }| format!(" to version {to}"));
+                let version = version.unwrap_or_default();
+                format!("the update{version} was rolled back: {why}")
+            }
+            _ => String::new(),
+        }
+    }
+
     /// Returns whether this alert is exempt from rate limiting: it begins or ends a condition that
     /// no other alert reports.
     pub(crate) fn is_urgent(&self) -> bool {
@@ -375,6 +429,11 @@ impl fmt::Display for Fact {
             Self::Passed { misses } => {
                 write!(f, "liveness probe passed again after {misses} misses")
             }
+            Self::Exited {
+                exit: Exit::Signal(signal),
+                is_requested: true,
+                ..
+            } => write!(f, "stopped by {} {}", SignalName(*signal), self.when()),
             Self::Exited { exit, .. } => write!(f, "exited {}: {exit}", self.when()),
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
             Self::CrashLooping {
@@ -444,15 +503,10 @@ impl fmt::Display for Fact {
             Self::Paused => f.write_str("paused"),
             Self::Continued => f.write_str("continued"),
             Self::PauseFailed { why } => write!(f, "pause failed: {why}"),
-            Self::Updating {
-                style: Style::Restart,
-            } => f.write_str("updating: restarting with the new definition"),
-            Self::Updating {
-                style: Style::Overlap,
-            } => f.write_str("updating: starting the new definition next to the old one"),
-            Self::Trial => f.write_str("the new definition is healthy"),
-            Self::Updated => f.write_str("updated to the new definition"),
-            Self::RolledBack { why, .. } => write!(f, "the update was rolled back: {why}"),
+            Self::Updating { .. }
+            | Self::Trial { .. }
+            | Self::Updated { .. }
+            | Self::RolledBack { .. } => f.write_str(&self.of_update()),
         }
     }
 }

@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 pub use self::checkpoint::{Checkpoint, DesiredState, Failures, RecoveredState, Stage};
 pub use self::contract::{Ended, Exit, Human, HumanSeconds, StartFailure};
-pub(crate) use self::contract::{signal_name, term};
+pub(crate) use self::contract::{SignalName, signal_name, term};
 pub use self::fact::{Fact, Halt, KillReason, News, Outcome};
 pub use self::graph::GraphError;
 use self::graph::{Definitions, Graph};
@@ -73,7 +73,9 @@ pub use self::protocol::{
     Action, Awaited, CommandFailure, CopyFailure, Event, Notice, ProbeFailure, Snapshotted, Unasked,
 };
 pub use self::request::{Launch, Refusal, Request};
-pub use self::rollout::{RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout};
+pub use self::rollout::{
+    RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout, Versions,
+};
 use self::service::{Role, Service, Settled, Situation};
 use self::shared::Shared;
 use self::trial::Trial;

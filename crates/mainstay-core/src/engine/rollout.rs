@@ -35,6 +35,23 @@ impl Style {
     }
 }
 
+/// The versions before and after an update. The engine only passes them on to facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Versions {
+    /// The version in effect before.
+    #[serde(rename = "from_version")]
+    pub from: u64,
+    /// The version of the new definition.
+    #[serde(rename = "to_version")]
+    pub to: u64,
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from version {} to version {}", self.from, self.to)
+    }
+}
+
 /// The parameters of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tryout {
@@ -42,6 +59,8 @@ pub struct Tryout {
     pub style: Style,
     /// The time for which the candidate must stay ready without a failure.
     pub canary: Duration,
+    /// The versions, if the service is installed.
+    pub versions: Option<Versions>,
 }
 
 /// The progress of a trial.

@@ -408,6 +408,7 @@ fn a_trial_ends_no_crash_loop() {
         let how = Tryout {
             style: Style::Restart,
             canary: Duration::from_secs(1),
+            versions: None,
         };
         let new = define(1).remove(0);
         let (candidate, actions) = engine.try_out(a, new, how, at(10)).unwrap();

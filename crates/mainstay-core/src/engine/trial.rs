@@ -25,7 +25,7 @@ use super::id::{ServiceId, Token};
 use super::protocol::{Action, CopyFailure, Snapshotted};
 use super::request::{Launch, Refusal};
 use super::rollout::{
-    COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout,
+    COMMIT_TIMEOUT, RolloutRole, Style, TrialFailure, TrialPhase, TrialView, Tryout, Versions,
 };
 use super::service::{Role, Service};
 use super::view::StateName;
@@ -42,6 +42,9 @@ pub(super) struct Trial {
     candidate: ServiceId,
     style: Style,
     canary: Duration,
+    versions: Option<Versions>,
+    /// Set if the candidate is started: the service is not stopped.
+    is_tried: bool,
     /// The snapshot of the state before the candidate ran.
     snapshot: Option<SnapshotId>,
     /// Set if the old run was healthy.
@@ -154,26 +157,7 @@ impl Engine {
         how: Tryout,
         now: Instant,
     ) -> Result<(ServiceId, Vec<Action>), Refusal> {
-        if self.shutting_down {
-            return Err(Refusal::ShuttingDown);
-        }
-        if self.trial(service).is_some() {
-            return Err(Refusal::Updating);
-        }
-        let old = self.services.get(&service).ok_or(Refusal::Removed)?;
-        if old.has_remains() {
-            return Err(Refusal::Remains);
-        }
-        let state = old.view().state;
-        let is_up = !old.wants_down() && state != StateName::Stopped;
-        let is_down = state == StateName::Stopped;
-        if state == StateName::Paused || !is_up && !is_down {
-            return Err(Refusal::State(match state {
-                // The service runs on until nothing that needs it runs.
-                StateName::Running => StateName::StopPending,
-                state => state,
-            }));
-        }
+        let is_up = self.may_try(service)?;
         // The graph after a commit must be valid, and the graph until then.
         let (mut defined, ids) = self.definitions();
         defined.insert(service, Arc::clone(&spec));
@@ -185,6 +169,7 @@ impl Engine {
         self.next_id.take();
         self.shared.now = now;
         // A service that is halted for a need would come back by itself.
+        let old = self.services.get(&service).ok_or(Refusal::Removed)?;
         let stays_down = old.is_halted() && !old.is_halted_for_a_need();
         let style = match how.style {
             Style::Overlap if old.is_satisfied() => Style::Overlap,
@@ -195,12 +180,19 @@ impl Engine {
         let new = Service::new(candidate, spec, now).tried_for(old);
         self.services.insert(candidate, new);
         self.attribute(&[service]);
-        self.emit(service, Fact::Updating { style });
+        let versions = how.versions;
+        let updating = Fact::Updating {
+            style: is_up.then_some(style),
+            versions,
+        };
+        self.emit(service, updating);
         let mut trial = Trial {
             service,
             candidate,
             style,
             canary: how.canary,
+            versions,
+            is_tried: is_up,
             snapshot: None,
             was_healthy,
             returns,
@@ -208,8 +200,8 @@ impl Engine {
             is_due: false,
         };
         let mut changed = vec![candidate];
-        if is_down {
-            trial.step = self.hold(service);
+        if !is_up {
+            trial.step = self.hold(service, false);
         } else {
             // The needs are started now; an operator may stop them later.
             self.start_needs(&mut changed);
@@ -224,6 +216,28 @@ impl Engine {
         Ok((candidate, self.settle(changed)))
     }
 
+    /// Returns whether the service is up, if it can be updated now.
+    fn may_try(&self, service: ServiceId) -> Result<bool, Refusal> {
+        if self.shutting_down {
+            return Err(Refusal::ShuttingDown);
+        }
+        if self.trial(service).is_some() {
+            return Err(Refusal::Updating);
+        }
+        let old = self.services.get(&service).ok_or(Refusal::Removed)?;
+        if old.has_remains() {
+            return Err(Refusal::Remains);
+        }
+        match old.view().state {
+            StateName::Stopped => Ok(false),
+            StateName::Paused => Err(Refusal::State(StateName::Paused)),
+            // The service runs on until nothing that needs it runs.
+            StateName::Running if old.wants_down() => Err(Refusal::State(StateName::StopPending)),
+            state if old.wants_down() => Err(Refusal::State(state)),
+            _ => Ok(true),
+        }
+    }
+
     /// Replaces the service by its candidate. The candidate's ID is the service's ID from now on.
     ///
     /// # Errors
@@ -236,6 +250,8 @@ impl Engine {
         let trial = self.trials.iter().position(|it| it.service == service);
         let at = trial.ok_or(Refusal::NotUpdating)?;
         let Trial {
+            versions,
+            is_tried,
             candidate,
             step: Step::Held { .. },
             ..
@@ -265,7 +281,7 @@ impl Engine {
             }
             self.services.insert(service, old);
         }
-        self.emit(candidate, Fact::Updated);
+        self.emit(candidate, Fact::Updated { is_tried, versions });
         let all = self.services.keys().copied().collect();
         Ok((candidate, self.settle(all)))
     }
@@ -461,8 +477,8 @@ impl Engine {
         Step::Starting { until }
     }
 
-    fn hold(&mut self, service: ServiceId) -> Step {
-        self.emit(service, Fact::Trial);
+    fn hold(&mut self, service: ServiceId, is_tried: bool) -> Step {
+        self.emit(service, Fact::Trial { is_tried });
         let until = self.shared.now + COMMIT_TIMEOUT;
         Step::Held { until }
     }
@@ -496,6 +512,7 @@ impl Engine {
             let fact = Fact::RolledBack {
                 phase: *phase,
                 why: why.clone(),
+                versions: trial.versions,
             };
             let old = self.services.get(&service)?;
             return old.has_settled().then(|| {
@@ -534,7 +551,7 @@ impl Engine {
             Step::Starting { .. } if new.is_satisfied() => Step::Canary {
                 until: now + canary,
             },
-            Step::Canary { .. } if trial.is_due => self.hold(service),
+            Step::Canary { .. } if trial.is_due => self.hold(service, true),
             Step::Restoring { token, .. } if trial.is_due => {
                 let action = Action::AbandonRestore(service, token);
                 self.shared.actions.push(action);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::StoredEvent;
-use crate::engine::Exit;
+use crate::engine::{Exit, SignalName};
 use crate::time::rfc3339_at_start;
 
 /// The last event of a service that explains why it does not run.
@@ -47,7 +47,9 @@ impl Meaning {
             "halted" | "failed" | "crash-looping" | "waiting" | "waiting-for" => Self::Reason,
             "exited" => Self::Exited,
             "started" | "adopted" | "ready" | "recovered" | "paused" | "continued" | "stopping"
-            | "killing" | "missed" | "passed" | "updated" | "rolled-back" => Self::Runs,
+            | "killing" | "missed" | "passed" => Self::Runs,
+            // The runs of a new definition on trial are of another role.
+            "updated" if event.is_tried => Self::Runs,
             _ => Self::Nothing,
         }
     }
@@ -72,7 +74,7 @@ impl LastEvent {
                 Meaning::Reason => return Some(Self::of(&event)),
                 Meaning::Exited => {
                     return Some(match stopped {
-                        Some(stopped) => stopped.after(event.exit),
+                        Some(stopped) => stopped.after(&event),
                         None => Self::of(&event),
                     });
                 }
@@ -98,9 +100,13 @@ impl LastEvent {
     }
 
     /// Adds how the run ended that was stopped, unless it ended cleanly.
-    fn after(mut self, exit: Option<Exit>) -> Self {
-        if let Some(exit) = exit.filter(|exit| *exit != Exit::Code(0)) {
-            self.message += &format!(", {exit}");
+    fn after(mut self, exited: &StoredEvent<'_>) -> Self {
+        match exited.exit {
+            None | Some(Exit::Code(0)) => {}
+            Some(Exit::Signal(signal)) if exited.is_requested => {
+                self.message += &format!(" by {}", SignalName(signal));
+            }
+            Some(exit) => self.message += &format!(", {exit}"),
         }
         self
     }
@@ -142,6 +148,8 @@ mod tests {
         let kind = kind.trim_start_matches('+');
         let exit = match (kind, message) {
             ("exited", "killed") => r#""exit":{"signal":9},"#,
+            ("exited", "asked") => r#""exit":{"signal":15},"requested":true,"#,
+            ("updated", "untried") => r#""tried":false,"#,
             ("exited", "0") => r#""exit":{"code":0},"#,
             _ => "",
         };
@@ -212,8 +220,35 @@ mod tests {
             Some("stopped, killed by SIGKILL (2026-11-29T03:12:04.000Z)"),
         );
         check(
+            &["started", "stopping", "exited: asked", "stopped"],
+            Some("stopped by SIGTERM (2026-11-29T03:12:03.000Z)"),
+        );
+        check(
             &["started", "stopped"],
             Some("stopped (2026-11-29T03:12:01.000Z)"),
+        );
+    }
+
+    #[test]
+    fn an_update_of_a_stopped_service_is_no_run() {
+        let stopped = ["started", "exited: 0", "stopped"];
+        let expected = Some("stopped (2026-11-29T03:12:02.000Z)");
+        for update in [
+            &["updating", "trial", "updated: untried", "requested"][..],
+            &["updating", "trial", "rolled-back: not committed"],
+        ] {
+            check(&[&stopped[..], update].concat(), expected);
+        }
+        let tried = ["updating", "+started", "+ready", "trial", "updated"];
+        check(
+            &[&stopped[..], &tried].concat(),
+            Some("its end was not recorded; last event: updated (2026-11-29T03:12:07.000Z)"),
+        );
+        // The old definition ran beside the new one, or again.
+        let tried = ["updating", "+exited: 1", "rolled-back: exit code 1"];
+        check(
+            &[&["started"][..], &tried].concat(),
+            Some("its end was not recorded; last event: started (2026-11-29T03:12:00.000Z)"),
         );
     }
 

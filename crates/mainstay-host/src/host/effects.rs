@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use mainstay_core::engine::{
     Awaited, CommandFailure, CopyFailure, Event, Exit, Fact, ProbeFailure, RolloutRole, RunId,
-    ServiceId, Snapshotted, StartFailure, StateName, Token,
+    ServiceId, Snapshotted, StartFailure, StateName, Token, Versions,
 };
 use mainstay_core::spec::{Argv, Probe, ServiceName, Signal, Spec, StopAsk};
 use mainstay_core::time::Instant;
@@ -159,6 +159,7 @@ pub(super) struct Candidate {
     /// The definition in the form that is stored with the commit.
     pub(super) written: Updated,
     pub(super) canary: Duration,
+    pub(super) versions: Option<Versions>,
 }
 
 /// The conditions under which a new definition of a service would run.

@@ -16,7 +16,7 @@ use mainstay_core::snapshot::{Reason, SnapshotId};
 use mainstay_core::spec::Spec;
 use mainstay_store::snapshot::{CallOff, Created, Occasion, Replaced, Store, Wait, Which};
 
-use super::{Change, UpdateError};
+use super::{Change, Trial, Untried, UpdateError};
 use crate::installed::Installed;
 use crate::margins::MARGIN;
 
@@ -27,13 +27,13 @@ const LAST_LINES: &str = "10";
 impl Change<'_> {
     /// Performs the update by stopping and starting the service. A stopped service is not started,
     /// unless it has failed and is therefore meant to run.
-    pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Option<Style>, UpdateError> {
+    pub(crate) fn by_manager(&self, installed: &Installed) -> Result<Trial, UpdateError> {
         let was = installed.report()?;
         let is_up = was.state != StateName::Stopped;
         let is_failure = |exit: LastExit| exit.code != Some(0);
         if !is_up && !was.last_exit.is_some_and(is_failure) {
             self.site.put(self.new.0, self.new.1)?;
-            return Ok(None);
+            return Ok(Err(Untried::Stopped));
         }
         if is_up {
             installed.control(Verb::Stop)?;
@@ -50,7 +50,7 @@ impl Change<'_> {
             self.go_back(installed, &old, kept, is_up)?;
             return Err(error);
         }
-        Ok(Some(Style::Restart))
+        Ok(Ok(Style::Restart))
     }
 
     fn start(&self, installed: &Installed) -> Result<(), UpdateError> {

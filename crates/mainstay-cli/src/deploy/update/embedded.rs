@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mainstay_api::Verb;
-use mainstay_core::engine::{StateName, Style};
+use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
 use mainstay_core::registry::{self, Version};
@@ -15,7 +15,7 @@ use mainstay_store::programs::Programs;
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
-use super::{Change, Site, UpdateError};
+use super::{Change, Site, Trial, Untried, UpdateError};
 use crate::client;
 use crate::deploy::embedded::{Saved, evidence, misfit, next_record, notify, put};
 use crate::deploy::registered;
@@ -136,13 +136,13 @@ impl Site for Embedded {
     }
 
     /// Writes the new definition. No supervisor is running, so nothing is started.
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError> {
+    fn change(&self, change: &Change<'_>) -> Result<Trial, UpdateError> {
         let (new, version) = change.new;
         let (mut all, _) = definitions::all(&self.state, &[]);
         all.retain(|it| *it.spec.name() != self.name);
         all.push(self.defined(new)?);
         definitions::graph(&all).map_err(misfit)?;
         self.put(new, version)?;
-        Ok(None)
+        Ok(Err(Untried::NoDaemon))
     }
 }

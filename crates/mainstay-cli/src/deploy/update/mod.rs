@@ -17,6 +17,7 @@ mod by_manager;
 mod embedded;
 mod system;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -61,7 +62,7 @@ pub(crate) trait Site {
         owner: &str,
     ) -> Result<(), Failure>;
     /// Performs the change, except for the registry, when no supervisor can try it.
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError>;
+    fn change(&self, change: &Change<'_>) -> Result<Trial, UpdateError>;
 }
 
 /// A new definition, and the stored version that it restores, if any.
@@ -81,10 +82,31 @@ pub(crate) struct Done {
 pub(crate) enum Outcome {
     /// The service already had this definition.
     UpToDate,
-    /// The new definition is in effect. The style is `None` if the service is not running.
-    Updated(Option<Style>),
+    /// The new definition is in effect.
+    Updated(Trial),
     /// The old definition is in effect.
     RolledBack(Box<GivenUp>),
+}
+
+/// The style in which a new definition was tried, or the reason why it was not.
+pub(crate) type Trial = Result<Style, Untried>;
+
+/// The reason why a new definition was not tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Untried {
+    /// The service is stopped.
+    Stopped,
+    /// No daemon is running, so that nothing can be started.
+    NoDaemon,
+}
+
+impl fmt::Display for Untried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "the service is stopped",
+            Self::NoDaemon => "`mainstay daemon` is not running",
+        })
+    }
 }
 
 /// The reason why a new definition is not in effect.
@@ -163,8 +185,8 @@ pub(crate) fn update(
         new: (&new, version),
         canary,
     };
-    let style = match change.perform() {
-        Ok(style) => style,
+    let trial = match change.perform() {
+        Ok(trial) => trial,
         Err(UpdateError::GivenUp(given_up)) => {
             work.roll_back(&given_up.refusal.error)?;
             return Ok(Done {
@@ -186,7 +208,7 @@ pub(crate) fn update(
         }
     };
     let program = site.program(&new);
-    let detail = kept.map(|kept| format!("back to version {kept}"));
+    let detail = detail(kept, trial);
     if let Err(failure) = work.commit_with(&[program], detail.as_deref()) {
         // The service returns to the definition in the registry.
         drop(repair(site));
@@ -196,8 +218,16 @@ pub(crate) fn update(
     Ok(Done {
         version,
         before,
-        outcome: Outcome::Updated(style),
+        outcome: Outcome::Updated(trial),
     })
+}
+
+/// Returns the remarks on an update for the history.
+fn detail(kept: Option<Version>, trial: Trial) -> Option<String> {
+    let back = kept.map(|kept| format!("back to version {kept}"));
+    let untried = trial.err().map(|why| format!("not tried: {why}"));
+    let detail: Vec<String> = back.into_iter().chain(untried).collect();
+    (!detail.is_empty()).then(|| detail.join("; "))
 }
 
 /// Removes the programs that no stored definition names. Programs that cannot be removed now are
@@ -297,7 +327,7 @@ pub(crate) struct Change<'a> {
 
 impl Change<'_> {
     /// Performs the change, except for the registry.
-    fn perform(&self) -> Result<Option<Style>, UpdateError> {
+    fn perform(&self) -> Result<Trial, UpdateError> {
         match self.site.supervisor(self.old.0, self.new.0)? {
             Some(supervisor) => {
                 let (new, version) = self.new;
@@ -307,6 +337,7 @@ impl Change<'_> {
                     base_dir: new.base_dir.clone().into(),
                     canary_ms: u64::try_from(self.canary.as_millis()).unwrap_or(u64::MAX),
                     version: Some(version.0),
+                    from_version: Some(self.old.1.0),
                 };
                 let name = self.site.name().as_str();
                 match client::block_on(client::try_out(&supervisor, name, &request))? {
@@ -314,7 +345,7 @@ impl Change<'_> {
                         self.commit_candidate(&supervisor)?;
                         let is_up = report.state != StateName::Stopped;
                         let update = report.update.filter(|_| is_up);
-                        Ok(update.map(|update| update.style))
+                        Ok(update.map(|update| update.style).ok_or(Untried::Stopped))
                     }
                     Ok(Tried::GivenUp(given_up)) => Err(UpdateError::GivenUp(given_up)),
                     Err(RequestError::NoSupervisor(_)) => self.site.change(self),

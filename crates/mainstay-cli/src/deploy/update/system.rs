@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mainstay_api::Verb;
-use mainstay_core::engine::{StateName, Style};
+use mainstay_core::engine::StateName;
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::registry::{Definition, Version};
 use mainstay_core::spec::{ServiceName, Spec};
@@ -11,7 +11,7 @@ use mainstay_store::programs::Programs;
 use mainstay_store::registry::Program;
 use mainstay_store::state_dir::StateDir;
 
-use super::{Change, Site, UpdateError};
+use super::{Change, Site, Trial, UpdateError};
 use crate::deploy::system::{self, Kept};
 use crate::installed::{Installed, Mode};
 
@@ -79,7 +79,7 @@ impl Site for Installed {
         }
     }
 
-    fn change(&self, change: &Change<'_>) -> Result<Option<Style>, UpdateError> {
+    fn change(&self, change: &Change<'_>) -> Result<Trial, UpdateError> {
         change.by_manager(self)
     }
 }

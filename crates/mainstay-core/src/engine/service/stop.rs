@@ -4,7 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::{Goal, Service};
-use crate::engine::contract::{Ended, Exit};
+use crate::engine::contract::{Ended, Exit, signal_name};
 use crate::engine::fact::{Fact, Halt, KillReason, News, Outcome};
 use crate::engine::foreground;
 use crate::engine::id::{RunId, ServiceId};
@@ -12,7 +12,7 @@ use crate::engine::protocol::Action;
 use crate::engine::rollout::TrialFailure;
 use crate::engine::shared::Shared;
 use crate::engine::state::{Child, Main, Phase, State, StopStage, Then};
-use crate::spec::{Spec, StopScope};
+use crate::spec::{Spec, StopAsk, StopScope, StopStep};
 use crate::time::Instant;
 
 /// The time limit for killed processes to disappear.
@@ -34,6 +34,13 @@ impl Service {
         let Some((_, phase)) = self.live(run) else {
             return;
         };
+        let is_asked = matches!(
+            phase,
+            Phase::Stopping {
+                stage: StopStage::Asked { .. },
+                ..
+            }
+        );
         let then = match phase {
             Phase::Stopping {
                 stage: StopStage::Killed,
@@ -51,6 +58,7 @@ impl Service {
             exit,
             after,
             is_unseen,
+            is_requested: is_asked && self.asks_with(exit),
         };
         self.emit(exited, shared);
         if let Some(Then::Classify(ended @ Ended::Exit(_))) = &then {
@@ -59,6 +67,16 @@ impl Service {
         if let (Some(then), State::Live { child, .. }) = (then, &self.state) {
             self.end_children(*child, then, shared.now, shared);
         }
+    }
+
+    /// Returns whether a process ended by a signal that a stop sends.
+    fn asks_with(&self, exit: Exit) -> bool {
+        let Exit::Signal(number) = exit else {
+            return false;
+        };
+        let name = signal_name(number);
+        let mut asks = self.spec.stop().ladder().iter().map(StopStep::ask);
+        asks.any(|ask| matches!(ask, StopAsk::Signal(signal) if Some(signal.name()) == name))
     }
 
     /// Waits until no process of a run is left after its main process ended at `ended`. Kills the

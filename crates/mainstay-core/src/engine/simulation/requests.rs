@@ -122,6 +122,7 @@ impl World {
         let how = Tryout {
             style: [Style::Restart, Style::Overlap][self.below(2)],
             canary: self.millis(5_000),
+            versions: None,
         };
         let (before, was) = (self.snapshot(), self.engine.view(id).unwrap().state);
         self.note(|| format!("try s{i}: {how:?} {spec:?}"));

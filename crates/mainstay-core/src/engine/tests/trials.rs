@@ -6,6 +6,7 @@ use crate::snapshot::SnapshotId;
 const HOW: Tryout = Tryout {
     style: Style::Restart,
     canary: Duration::ZERO,
+    versions: None,
 };
 
 /// The time limit of a restore.

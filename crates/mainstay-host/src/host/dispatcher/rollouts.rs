@@ -133,6 +133,7 @@ impl<E: Effects> Dispatcher<E> {
             user,
             written,
             canary,
+            versions,
         } = candidate;
         let old = self.services.get(&service);
         let old = old.ok_or_else(|| Reply::refused(&Refusal::Removed))?;
@@ -146,7 +147,11 @@ impl<E: Effects> Dispatcher<E> {
         };
         let seat = self.effects.share(service, &definition, &account);
         let seat = seat.map_err(|(status, why)| Reply::error(status, &why))?;
-        let how = Tryout { style, canary };
+        let how = Tryout {
+            style,
+            canary,
+            versions,
+        };
         let old_state = self.engine.view(service).map(|view| view.state);
         let spec = definition.spec;
         let begun = self.engine.try_out(service, spec, how, self.now());
@@ -239,7 +244,7 @@ impl<E: Effects> Dispatcher<E> {
     /// Responds to the client when the trial is decided.
     pub(super) fn answer_update(&mut self, id: ServiceId, fact: &Fact) {
         match fact {
-            Fact::Trial => {
+            Fact::Trial { .. } => {
                 let answer = match self.report(id) {
                     Some(report) => Reply::document(&Healthy::new(report)),
                     None => Reply::refused(&Refusal::Removed),
@@ -252,7 +257,7 @@ impl<E: Effects> Dispatcher<E> {
                     let _ = reply.send(answer);
                 }
             }
-            Fact::RolledBack { phase, why } => {
+            Fact::RolledBack { phase, why, .. } => {
                 let candidate = self.rollouts.of_service(id).map(|it| it.candidate);
                 let Some(candidate) = candidate else { return };
                 self.recall_last_lines(candidate);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use mainstay_api::{Done, Mistake, Mistakes, Refusal, TrialRequest};
-use mainstay_core::engine::{Human, ServiceId, StartFailure};
+use mainstay_core::engine::{Human, ServiceId, StartFailure, Versions};
 use mainstay_core::failure::chain;
 use mainstay_core::manifest::Format;
 use mainstay_core::registry::TextDigest;
@@ -114,6 +114,7 @@ fn check(candidate: CandidateText, inherited: &launch::Environment) -> Result<Ca
     };
     let user = preflight::user_of(&spec).map_err(failed)?;
     preflight::check_files(&spec, &dir, user.as_ref(), inherited).map_err(failed)?;
+    let versions = request.from_version.zip(request.version);
     Ok(Candidate {
         definition: Definition {
             version: request.version.unwrap_or(version),
@@ -122,6 +123,7 @@ fn check(candidate: CandidateText, inherited: &launch::Environment) -> Result<Ca
         user,
         written: Updated::new(dir, format, text),
         canary,
+        versions: versions.map(|(from, to)| Versions { from, to }),
     })
 }
 

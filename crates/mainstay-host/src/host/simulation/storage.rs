@@ -327,6 +327,7 @@ impl Definitions for World {
                 user: None,
                 written: Updated::new("/".into(), Format::Toml, variant.to_string()),
                 canary: Duration::from_millis(self.random.pick(&[0, 500, 5_000])),
+                versions: None,
             }),
         };
         self.send(pause, Message::Checked(ticket, Box::new(checked)));
