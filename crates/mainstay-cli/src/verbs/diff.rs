@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest;
-use mainstay_core::registry::{Definition, Version};
+use mainstay_core::registry::{Definition, Version, before, is_rejected};
 use mainstay_host::manifest_file;
 use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
@@ -28,11 +28,12 @@ const CONTEXT: usize = 3;
 pub(crate) struct Diff {
     /// Name of the service
     name: String,
-    /// Version to compare from [default: the one before --to; if --to is a file, the installed
-    /// version]
+    /// Version to compare from [default: the one in effect before --to; if --to is a file, the
+    /// installed version]
     #[arg(long, value_name = "VERSION", value_parser = number)]
     from: Option<u64>,
-    /// Version or manifest file to compare with [default: the installed version]
+    /// Version or manifest file to compare with [default: that of the last change, also if it was
+    /// rolled back]
     #[arg(long, value_name = "VERSION|FILE")]
     to: Option<String>,
     /// Print one JSON document
@@ -53,19 +54,27 @@ impl Diff {
         let found = registry_of(state, &self.name)?;
         let (registry, registered) = found.ok_or_else(|| not_found::service(state, &self.name))?;
         let current = registered.life.version();
+        let entries = registry.history(&self.name)?;
         let numbered = |version: Version| {
             let definition = kept(&registry, &self.name, version)?;
-            Ok::<_, Failure>((format!("version {version}"), definition))
+            let rejected = if is_rejected(&entries, version) {
+                " (rolled back)"
+            } else {
+                ""
+            };
+            Ok::<_, Failure>((format!("version {version}{rejected}"), definition))
         };
+        let before = |version| before(&entries, version).unwrap_or(Version(0));
         let to = self.to.as_deref();
-        let (to_name, to, before) = match to.map(|to| (to, to.parse())) {
+        let (to_name, to, default) = match to.map(|to| (to, to.parse())) {
             None => {
-                let (name, definition) = numbered(current)?;
-                (name, definition, Version(current.0.saturating_sub(1)))
+                let last = entries.last().map_or(current, |entry| entry.version);
+                let (name, definition) = numbered(last)?;
+                (name, definition, before(last))
             }
             Some((_, Ok(version))) => {
                 let (name, definition) = numbered(Version(version))?;
-                (name, definition, Version(version.saturating_sub(1)))
+                (name, definition, before(Version(version)))
             }
             Some((file, Err(_))) => {
                 let manifest = manifest_file::load(&PathBuf::from(file), None)?;
@@ -78,13 +87,12 @@ impl Diff {
                 (file.to_owned(), definition, current)
             }
         };
-        let from = self.from.map_or(before, Version);
+        let from = self.from.map_or(default, Version);
         if self.from.is_none() && from == Version(0) {
-            let name = &self.name;
-            let message =
-                format!("cannot compare {name} with an earlier version: version 1 is the first");
-            let hint = "compare it with a file: --to FILE";
-            return Err(Failure::new(Code::Unknown, message).hint(hint));
+            let message = format!("cannot compare {}: it has no earlier version", self.name);
+            return Err(
+                Failure::new(Code::Unknown, message).hint("compare it with a file: --to FILE")
+            );
         }
         let (from_name, from) = numbered(from)?;
         let diff = unified(&self.name, (&from_name, &from), (&to_name, &to));

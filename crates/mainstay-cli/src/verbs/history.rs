@@ -7,7 +7,7 @@ use std::time::Duration;
 use mainstay_core::engine::Human;
 use mainstay_core::events::{Course, Stats};
 use mainstay_core::failure::{Code, Failure};
-use mainstay_core::registry::{Entry, Who};
+use mainstay_core::registry::{Entry, Event, Version, Who, before, is_rejected};
 use mainstay_core::time::rfc3339;
 use mainstay_host::output;
 use mainstay_store::state_dir::StateDir;
@@ -57,6 +57,9 @@ struct Line<'a> {
     version: u64,
     etag: &'a str,
     who: &'a Who,
+    /// The version in effect before, if the change was to another definition.
+    before: Option<u64>,
+    restored: Option<u64>,
     detail: Option<&'a str>,
 }
 
@@ -76,6 +79,8 @@ impl History {
                 version: entry.version.0,
                 etag: &entry.etag,
                 who: &entry.who,
+                before: replaced(&entries, entry).map(|version| version.0),
+                restored: entry.restored.map(|version| version.0),
                 detail: entry.detail.as_deref(),
             });
             output::document(&Report {
@@ -88,13 +93,18 @@ impl History {
             })?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut text = format!("{:<24}  {:>7}  {:<11}  WHO\n", "TIME", "VERSION", "EVENT");
-        for entry in &entries {
-            let (time, event) = (time(entry), entry.event.as_str());
-            text += &format!("{time}  {:>7}  {event:<11}  {}", entry.version, entry.who);
-            if let Some(detail) = &entry.detail {
-                text += &format!(": {detail}");
-            }
+        let who: Vec<String> = entries.iter().map(|entry| entry.who.to_string()).collect();
+        let width = who.iter().map(|who| who.chars().count()).max();
+        let width = width.unwrap_or_default().max("WHO".len());
+        let mut text = format!(
+            "{:<24}  {:>7}  {:<11}  {:<width$}  WHY\n",
+            "TIME", "VERSION", "EVENT", "WHO"
+        );
+        for (entry, who) in entries.iter().zip(who) {
+            let (time, event, why) = (time(entry), entry.event.as_str(), why(&entries, entry));
+            let version = entry.version;
+            let line = format!("{time}  {version:>7}  {event:<11}  {who:<width$}  {why}");
+            text += line.trim_end();
             text.push('\n');
         }
         output::text(&text)?;
@@ -128,6 +138,30 @@ impl History {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns the version that was in effect before a change to another definition.
+fn replaced(entries: &[Entry], entry: &Entry) -> Option<Version> {
+    let is_change = match entry.event {
+        Event::Updated => true,
+        Event::RolledBack => is_rejected(entries, entry.version),
+        _ => false,
+    };
+    before(entries, entry.version).filter(|_| is_change)
+}
+
+/// Returns the versions that a change is about, and the remark on it.
+fn why(entries: &[Entry], entry: &Entry) -> String {
+    let version = entry.version;
+    let versions = replaced(entries, entry).map(|before| match (entry.event, entry.restored) {
+        (Event::RolledBack, _) => format!("version {before} remains in effect"),
+        (_, None) => format!("from version {before} to version {version}"),
+        (_, Some(restored)) => {
+            format!("from version {before} to the definition of version {restored}")
+        }
+    });
+    let parts: Vec<String> = versions.into_iter().chain(entry.detail.clone()).collect();
+    parts.join("; ")
 }
 
 #[derive(Serialize)]

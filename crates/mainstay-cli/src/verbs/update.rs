@@ -8,7 +8,7 @@ use std::time::Duration;
 use mainstay_core::engine::{Style, TrialPhase};
 use mainstay_core::failure::{Code, Failure};
 use mainstay_core::manifest as core;
-use mainstay_core::registry::{Definition, Expected, Version};
+use mainstay_core::registry::{Definition, Expected, Version, before_current};
 use mainstay_core::spec::{ServiceName, Spec};
 use mainstay_host::manifest_file::{self, Loaded};
 use mainstay_host::output;
@@ -58,12 +58,14 @@ pub(crate) struct Update {
 
 /// Roll back an installed service to an earlier version
 ///
-/// The procedure is that of `mainstay update`. The result is a new version.
+/// The procedure is that of `mainstay update`. The result is a new version. Without --to, the
+/// version that was in effect before the current one is restored; repeated rollbacks go further
+/// back. A later version is restored with --to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rollback {
     /// Name of the service
     name: String,
-    /// Version to restore [default: the previous one]
+    /// Version to restore [default: the one in effect before the current one]
     #[arg(long, value_name = "N", value_parser = number)]
     to: Option<u64>,
     #[command(flatten)]
@@ -97,6 +99,10 @@ struct Line {
     version: u64,
     /// The version in effect before.
     before: u64,
+    /// The version whose definition a rollback restores.
+    restored: Option<u64>,
+    /// The version that was rolled back.
+    rejected: Option<u64>,
     /// The update style: whether the old run continued meanwhile. `None` if there was no old run.
     style: Option<Style>,
     /// The reason why a definition that is in effect was not tried.
@@ -237,13 +243,19 @@ impl Rollback {
         let name = ServiceName::new(&self.name).ok_or_else(not_found)?;
         let site = site(state, &name)?.ok_or_else(not_found)?;
         let done = self.how.update(state, &*site, |registry, found| {
-            let before = found.life.version().0.saturating_sub(1);
-            let version = self.to.unwrap_or(before);
-            if self.to.is_none() && version == 0 {
-                let message = format!("cannot roll back {name}: version 1 is the first");
-                return Err(Failure::new(Code::Unknown, message));
-            }
-            let kept = system::kept(registry, &self.name, Version(version))?;
+            let version = match self.to {
+                Some(version) => Version(version),
+                None => {
+                    let entries = registry.history(&self.name)?;
+                    before_current(&entries).ok_or_else(|| {
+                        let current = found.life.version();
+                        let message = format!("cannot roll back {name}: no version was in effect before version {current}");
+                        let hint = format!("choose a version: mainstay history {name}");
+                        Failure::new(Code::Unknown, message).hint(hint)
+                    })?
+                }
+            };
+            let kept = system::kept(registry, &self.name, version)?;
             let place = |it: &Definition| (it.manager.clone(), it.mode.clone(), it.user);
             if place(&kept) != place(&found.definition) {
                 let message = format!(
@@ -253,7 +265,7 @@ impl Rollback {
                 let hint = "install that version again: its service manager or mode differs";
                 return Err(Failure::new(Code::Failed, message).hint(hint));
             }
-            Ok((kept, Some(Version(version))))
+            Ok((kept, Some(version)))
         });
         let about = |failure: Failure| failure.about([name.as_str()]);
         let lines = vec![Line::new(&name, done.map_err(about)?)];
@@ -296,9 +308,19 @@ impl How {
             said.collect()
         };
         let failure = Failure::new(Code::Failed, format!("cannot {verb} {name}: {why}"));
-        let reached = line.phase.map_or("it was not started", reached);
-        let hint = format!("{reached}; version {before} remains in effect");
-        Err(failure.details(details).hint(hint))
+        let reached = line.phase.map_or("before it was started", reached);
+        let (what, hint) = match line.rejected {
+            Some(version) => (
+                format!("version {version}"),
+                format!("compare it with version {before}: mainstay diff {name} --to {version}"),
+            ),
+            None => (
+                "the definition".to_owned(),
+                format!("see its output: mainstay logs {name}"),
+            ),
+        };
+        let note = format!("{what} was rolled back {reached}; version {before} remains in effect");
+        Err(failure.details(details).note(note).hint(hint))
     }
 
     fn show(&self, services: Vec<Line>) -> Result<(), Failure> {
@@ -317,9 +339,15 @@ impl How {
                     let untried = line.untried.as_ref();
                     let untried = untried.map(|why| format!("; not tried: {why}"));
                     let untried = untried.unwrap_or_default();
-                    format!("{name}: updated from version {before} to version {version}{untried}\n")
+                    match line.restored {
+                        Some(restored) => format!("{name}: version {version} (the definition of version {restored}) replaces version {before}{untried}\n"),
+                        None => format!("{name}: updated from version {before} to version {version}{untried}\n"),
+                    }
                 }
-                "up-to-date" => format!("{name}: up to date, version {version}\n"),
+                "up-to-date" => match line.restored {
+                    Some(restored) if restored != *version => format!("{name}: version {version} already has the definition of version {restored}\n"),
+                    _ => format!("{name}: up to date, version {version}\n"),
+                },
                 // The failure contains the outcome.
                 _ => String::new(),
             }
@@ -335,6 +363,8 @@ impl Line {
             outcome: "up-to-date",
             version: done.version.0,
             before: done.before.0,
+            restored: done.restored.map(|version| version.0),
+            rejected: None,
             style: None,
             untried: None,
             phase: None,
@@ -348,8 +378,9 @@ impl Line {
                 line.style = trial.ok();
                 line.untried = trial.err().map(|why| why.to_string());
             }
-            Outcome::RolledBack(given_up) => {
+            Outcome::RolledBack(version, given_up) => {
                 line.outcome = "rolled-back";
+                line.rejected = Some(version.0).filter(|version| *version != line.before);
                 line.style = given_up.style;
                 line.phase = Some(given_up.phase);
                 line.why = Some(given_up.refusal.error);
@@ -360,16 +391,16 @@ impl Line {
     }
 }
 
-/// Returns a description of the phase that a rolled-back definition had reached.
+/// Returns the phase that a rolled-back definition had reached.
 fn reached(phase: TrialPhase) -> &'static str {
     match phase {
-        TrialPhase::Stop => "the old run was being stopped",
-        TrialPhase::Snapshot => "a snapshot was being taken",
-        TrialPhase::Start => "it was starting",
-        TrialPhase::Ready => "it was running and not ready",
-        TrialPhase::Canary => "it was ready and in its canary",
-        TrialPhase::Trial => "it had passed its canary",
-        TrialPhase::RollBack => "it was being stopped",
+        TrialPhase::Stop => "while the old run was being stopped",
+        TrialPhase::Snapshot => "while a snapshot was being taken",
+        TrialPhase::Start => "while it was starting",
+        TrialPhase::Ready => "while it was running and not ready",
+        TrialPhase::Canary => "in its canary, after it had become ready",
+        TrialPhase::Trial => "after its canary",
+        TrialPhase::RollBack => "while it was being stopped",
     }
 }
 

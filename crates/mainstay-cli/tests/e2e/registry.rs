@@ -83,9 +83,9 @@ fn a_definition_has_versions_a_history_and_drift() {
     assert_eq!(lab.check(0, &["cat", UNIT]), unit);
     assert_eq!(version(), 2);
     assert_eq!(drift(), Value::Array(vec![]));
-    assert_eq!(events(), ["created 1", "updated 2", "rolled-back 2"]);
+    assert_eq!(events(), ["created 1", "updated 2", "rolled-back 3"]);
 
-    let said = mainstay(0, &["diff", "shop"]);
+    let said = mainstay(0, &["diff", "shop", "--to", "2"]);
     assert!(said.contains("+++ shop version 2\n"), "{said}");
     assert!(said.contains("+stop = { graceful = \"40s\" }\n"), "{said}");
     let changed = "+env = { KEY = *** } (changed, value not shown)\n";
@@ -168,7 +168,7 @@ fn a_definition_has_versions_a_history_and_drift() {
     lab.script("cp /bin/sleep /srv/bin/new; mv /srv/bin/new /srv/bin/shop");
     lab.script("(cat /srv/two.toml; echo; echo '# in other words') > /srv/words.toml");
     mainstay(0, &["install", "/srv/words.toml"]);
-    assert_eq!((drift(), version()), (Value::Array(vec![]), 3.into()));
+    assert_eq!((drift(), version()), (Value::Array(vec![]), 4.into()));
     mainstay(0, &["install", "/srv/three.toml"]);
     let outdated = "it still runs version 2: restart it (mainstay restart shop)";
     assert_eq!(drift(), serde_json::json!([outdated]));
@@ -176,11 +176,11 @@ fn a_definition_has_versions_a_history_and_drift() {
     mainstay(0, &["restart", "shop"]);
     assert_eq!(verify(0)["causes"], Value::Array(vec![]));
 
-    mainstay(0, &["uninstall", "shop", "--if-version", "4"]);
+    mainstay(0, &["uninstall", "shop", "--if-version", "5"]);
     mainstay(4, &["verify", "shop"]);
     assert_eq!(json(&["history", "shop"])["state"], "deleted");
     mainstay(0, &["install", "/srv/one.toml"]);
-    assert_eq!(version(), 5);
+    assert_eq!(version(), 6);
     mainstay(0, &["uninstall", "shop"]);
     mainstay(4, &["uninstall", "shop"]);
     mainstay(0, &["uninstall", "shop", "--purge"]);

@@ -11,12 +11,12 @@
 //!
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Life, Owner, Pending};
-//! fn illegal(life: Life<Pending>, owner: Owner) { life.update(true, owner); }
+//! fn illegal(life: Life<Pending>, owner: Owner) { life.update(None, owner); }
 //! ```
 //! A definition that is being updated cannot be updated again:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Life, Owner, Updating};
-//! fn illegal(life: Life<Updating>, owner: Owner) { life.update(true, owner); }
+//! fn illegal(life: Life<Updating>, owner: Owner) { life.update(None, owner); }
 //! ```
 //! An active definition cannot be deleted without first beginning an update, which excludes
 //! concurrent changes:
@@ -37,7 +37,7 @@
 //! A deleted definition can only be created again:
 //! ```compile_fail,E0599
 //! use mainstay_core::registry::{Deleted, Life, Owner};
-//! fn illegal(life: Life<Deleted>, owner: Owner) { life.update(true, owner); }
+//! fn illegal(life: Life<Deleted>, owner: Owner) { life.update(None, owner); }
 //! ```
 //! A transition consumes the state that it leaves:
 //! ```compile_fail,E0382
@@ -148,21 +148,21 @@ impl Life<Pending> {
         self.with(Failed { why })
     }
 
-    /// Reverts the installation completely. Returns the deleted definition that it was to replace,
-    /// if any.
-    pub fn abandon(self) -> Option<Life<Deleted>> {
-        let before = self.version.0.checked_sub(1).filter(|number| *number > 0)?;
+    /// Reverts the installation completely. `deleted` is the version of the deleted definition that
+    /// it was to replace, if any.
+    pub fn abandon(self, deleted: Option<Version>) -> Option<Life<Deleted>> {
+        let version = deleted?;
         Some(Life {
-            version: Version(before),
+            version,
             state: Deleted,
         })
     }
 }
 
 impl<S: Settled> Life<S> {
-    /// Begins a change. `is_another` states whether the definition itself changes.
-    pub fn update(self, is_another: bool, owner: Owner) -> Life<Updating> {
-        let target = is_another.then(|| self.version.next());
+    /// Begins a change. `target` is the version of the new definition, if the definition itself
+    /// changes.
+    pub fn update(self, target: Option<Version>, owner: Owner) -> Life<Updating> {
         Life {
             version: self.version,
             state: Updating {
@@ -233,10 +233,10 @@ impl Life<Updating> {
 }
 
 impl Life<Deleted> {
-    /// Begins the installation of a new definition of the same name, with the next version.
-    pub fn create_again(self, owner: Owner) -> Life<Pending> {
+    /// Begins the installation of a new definition of the same name.
+    pub fn create_again(self, version: Version, owner: Owner) -> Life<Pending> {
         Life {
-            version: self.version.next(),
+            version,
             state: Pending { owner },
         }
     }
@@ -402,15 +402,15 @@ impl From<Begun> for Stored {
     }
 }
 
-/// Begins a change of the definition stored under `name`. The owner of a change already in progress
-/// is assumed to be alive.
+/// Begins a change of the definition stored under `name`, whose latest version is `latest`, in
+/// effect or not. The owner of a change already in progress is assumed to be alive.
 ///
 /// # Errors
 /// If the definition is being changed, does not match `expected`, or is to be deleted but does not
 /// exist.
 pub fn begin(
     name: &ServiceName,
-    stored: Option<Stored>,
+    (stored, latest): (Option<Stored>, Version),
     expected: Expected,
     change: Change,
     owner: Owner,
@@ -430,6 +430,7 @@ pub fn begin(
     };
     let is_another = change != Change::Define { is_another: false };
     let is_another = is_another && change != Change::Delete;
+    let target = is_another.then(|| latest.next());
     let absent = match (change, expected) {
         (Change::Delete, _) | (_, Expected::Version(_)) => Err(Refusal::NotFound { name: name() }),
         _ => Ok(()),
@@ -441,15 +442,15 @@ pub fn begin(
         }
         Some(Stored::Deleted(life)) => {
             absent?;
-            Begun::Pending(life.create_again(owner))
+            Begun::Pending(life.create_again(latest.next(), owner))
         }
         Some(Stored::Active(life)) => {
             settled(life.version)?;
-            Begun::Updating(life.update(is_another, owner))
+            Begun::Updating(life.update(target, owner))
         }
         Some(Stored::Failed(life)) => {
             settled(life.version)?;
-            Begun::Updating(life.update(is_another, owner))
+            Begun::Updating(life.update(target, owner))
         }
         Some(Stored::Pending(life)) => {
             let owner = life.state.owner;
@@ -496,8 +497,8 @@ mod tests {
             ("", Expected::Absent, define, "pending 1"),
             ("", Expected::from(1), define, "db is not registered"),
             ("", Expected::Any, Change::Delete, "db is not registered"),
-            ("deleted", Expected::Any, define, "pending 8"),
-            ("deleted", Expected::Absent, same, "pending 8"),
+            ("deleted", Expected::Any, define, "pending 9"),
+            ("deleted", Expected::Absent, same, "pending 9"),
             ("deleted", Expected::from(7), define, "db is not registered"),
             (
                 "deleted",
@@ -505,8 +506,8 @@ mod tests {
                 Change::Delete,
                 "db is not registered",
             ),
-            ("active", Expected::Any, define, "updating 7 to 8"),
-            ("active", Expected::from(7), define, "updating 7 to 8"),
+            ("active", Expected::Any, define, "updating 7 to 9"),
+            ("active", Expected::from(7), define, "updating 7 to 9"),
             ("active", Expected::from(7), same, "updating 7"),
             ("active", Expected::from(7), Change::Delete, "updating 7"),
             (
@@ -528,7 +529,7 @@ mod tests {
                 "db is already registered, at version 7",
             ),
             ("failed", Expected::Any, same, "updating 7"),
-            ("failed", Expected::from(7), define, "updating 7 to 8"),
+            ("failed", Expected::from(7), define, "updating 7 to 9"),
             (
                 "failed",
                 Expected::from(1),
@@ -554,7 +555,8 @@ mod tests {
                 "db is being changed by another mainstay process (pid 1)",
             ),
         ] {
-            let begun = begin(&name, stored(state, 7), expected, change, owner(2));
+            let stored = (stored(state, 7), Version(8));
+            let begun = begin(&name, stored, expected, change, owner(2));
             let said = match begun.map(Stored::from) {
                 Ok(life) => {
                     let target = life.target().map(|version| format!(" to {version}"));
@@ -584,13 +586,13 @@ mod tests {
 
     #[test]
     fn what_is_taken_back_leaves_what_was() {
-        assert_eq!(Life::create(owner(1)).abandon(), None);
+        assert_eq!(Life::create(owner(1)).abandon(None), None);
         let Some(Stored::Deleted(deleted)) = stored("deleted", 4) else {
             panic!("it is deleted")
         };
-        let again = deleted.clone().create_again(owner(1));
-        assert_eq!(again.version(), Version(5));
-        assert_eq!(again.abandon(), Some(deleted));
+        let again = deleted.clone().create_again(Version(6), owner(1));
+        assert_eq!(again.version(), Version(6));
+        assert_eq!(again.abandon(Some(Version(4))), Some(deleted));
     }
 
     #[test]

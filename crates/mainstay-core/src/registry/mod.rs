@@ -19,7 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::definition::{Definition, Etag, TextDigest};
-pub use self::history::{Entry, Event, Who};
+pub use self::history::{Entry, Event, Who, before, before_current, is_rejected};
 pub use self::life::{
     Active, Begun, Change, Deleted, Failed, Life, Owner, Pending, Settled, Stored, Updating, begin,
 };

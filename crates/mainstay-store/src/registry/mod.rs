@@ -34,7 +34,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use self::failure::{cannot, database};
 use self::owner::Holder;
 use self::rows::{
-    DEFINITION, broken, define, definition, immediate, note, now, number, purge, read, settle,
+    DEFINITION, broken, define, definition, immediate, latest, note, now, number, purge, read,
     write,
 };
 use crate::state_dir;
@@ -305,10 +305,11 @@ impl Registry {
                 _ => {
                     let target = found.life.target();
                     let (life, happened) = found.life.repair_stale();
-                    settle(&transaction, &name, &life, target).map_err(failed)?;
+                    write(&transaction, &name, &life).map_err(failed)?;
                     if let Some((event, why)) = happened {
-                        note(&transaction, &name, event, life.version(), Some(&why))
-                            .map_err(failed)?;
+                        let version = target.unwrap_or(life.version());
+                        let why = (None, Some(&*why));
+                        note(&transaction, &name, event, version, why).map_err(failed)?;
                     }
                 }
             }
@@ -393,7 +394,7 @@ impl Registry {
     pub fn history(&self, name: &str) -> Result<Vec<Entry>, Failure> {
         let read = || {
             let mut query = self.connection.prepare(
-                "SELECT at, who, event, version, etag, detail FROM history WHERE name = ?1 ORDER BY number",
+                "SELECT at, who, event, version, etag, detail, restored FROM history WHERE name = ?1 ORDER BY number",
             )?;
             let entries = query.query_map([name], |row| {
                 let who: String = row.get(1)?;
@@ -406,6 +407,9 @@ impl Registry {
                     version: Version(row.get::<_, i64>(3)?.cast_unsigned()),
                     etag: row.get(4)?,
                     detail: row.get(5)?,
+                    restored: row
+                        .get::<_, Option<i64>>(6)?
+                        .map(|number| Version(number.cast_unsigned())),
                 })
             })?;
             entries.collect::<rusqlite::Result<_>>()
@@ -437,6 +441,7 @@ impl Registry {
             };
             let stored = found.as_ref().map(|it| it.life.clone());
             let owner = holder.owner.clone();
+            let stored = (stored, latest(&transaction, name).map_err(failed)?);
             let begun = core::begin(&request.name, stored, request.expected, change, owner);
             let life = Stored::from(begun.map_err(Error::Refused)?);
             let new = match &life {

@@ -8,6 +8,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::{Registered, who};
 
+/// The number of definitions kept per service that were in effect. The history is kept in full.
+const KEPT_VERSIONS: u32 = 20;
+/// The number of rejected definitions kept per service.
+const KEPT_REJECTED: u32 = 5;
+
 const SERVICE: &str =
     "s.id, s.state, s.version, s.target, s.why, s.owner_token, s.owner_pid, s.owner_since";
 pub(super) const DEFINITION: &str = "manifest, format, base_dir, manager, mode, user, sandbox";
@@ -86,19 +91,31 @@ pub(super) fn write(
     }
 }
 
-/// Stores a state without an owner and deletes the definition that was not adopted.
-pub(super) fn settle(
+/// Returns the latest version of a name, in effect or rejected; 0 if there is none.
+pub(super) fn latest(connection: &Connection, name: &str) -> rusqlite::Result<Version> {
+    let sql = "SELECT coalesce(max(version), 0) FROM definition WHERE name = ?1";
+    connection.query_row(sql, [name], |row| {
+        Ok(Version(row.get::<_, i64>(0)?.cast_unsigned()))
+    })
+}
+
+/// Returns the version at which a name was deleted the last time.
+pub(super) fn deleted(connection: &Connection, name: &str) -> rusqlite::Result<Option<Version>> {
+    let sql = "SELECT version FROM history WHERE name = ?1 AND event = 'deleted' ORDER BY number DESC LIMIT 1";
+    let version = connection.query_row(sql, [name], |row| row.get::<_, i64>(0));
+    let version = version.optional()?;
+    Ok(version.map(|version| Version(version.cast_unsigned())))
+}
+
+/// Deletes a definition that was not adopted.
+pub(super) fn drop_definition(
     transaction: &Transaction<'_>,
     name: &str,
-    life: &Stored,
-    lost: Option<Version>,
+    version: Version,
 ) -> rusqlite::Result<()> {
-    write(transaction, name, life)?;
-    if let Some(version) = lost {
-        let sql = "DELETE FROM definition WHERE name = ?1 AND version = ?2";
-        transaction.execute(sql, params![name, number(version.0)])?;
-    }
-    Ok(())
+    let sql = "DELETE FROM definition WHERE name = ?1 AND version = ?2";
+    let deleted = transaction.execute(sql, params![name, number(version.0)]);
+    deleted.map(drop)
 }
 
 pub(super) fn define(
@@ -125,17 +142,18 @@ pub(super) fn define(
     Ok(())
 }
 
-/// Appends an entry to the history. The definition of the version must exist.
+/// Appends an entry to the history, and deletes the definitions that are not kept any more. The
+/// definition of the version must exist.
 pub(super) fn note(
     transaction: &Transaction<'_>,
     name: &str,
     event: Event,
     version: Version,
-    detail: Option<&str>,
+    (restored, detail): (Option<Version>, Option<&str>),
 ) -> rusqlite::Result<()> {
     let who = serde_json::to_string(&who::who()).unwrap_or_default();
-    let sql = "INSERT INTO history (name, at, who, event, version, etag, detail)
-        SELECT ?1, ?2, ?3, ?4, ?5, etag, ?6 FROM definition WHERE name = ?1 AND version = ?5";
+    let sql = "INSERT INTO history (name, at, who, event, version, etag, detail, restored)
+        SELECT ?1, ?2, ?3, ?4, ?5, etag, ?6, ?7 FROM definition WHERE name = ?1 AND version = ?5";
     transaction.prepare(sql)?.execute(params![
         name,
         number(now()),
@@ -143,8 +161,16 @@ pub(super) fn note(
         event.as_str(),
         number(version.0),
         detail,
+        restored.map(|version| number(version.0)),
     ])?;
-    Ok(())
+    let sql = "DELETE FROM definition WHERE name = ?1
+        AND version NOT IN (SELECT version FROM service WHERE name = ?1)
+        AND version NOT IN (SELECT DISTINCT version FROM history WHERE name = ?1
+            AND event IN ('created', 'updated', 'refreshed') ORDER BY version DESC LIMIT ?2)
+        AND version NOT IN (SELECT DISTINCT version FROM history WHERE name = ?1
+            AND event = 'rolled-back' ORDER BY version DESC LIMIT ?3)";
+    let kept = params![name, KEPT_VERSIONS, KEPT_REJECTED];
+    transaction.execute(sql, kept).map(drop)
 }
 
 /// Deletes the service with its definitions and history.

@@ -13,7 +13,8 @@ const APPLICATION: i32 = 0x4d53_7479;
 /// The migration to each version of the schema (`user_version`). A released migration never
 /// changes. For every version, `tests/fixtures` contains an old file that must still open
 /// (`cargo xtask registry-fixture`).
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE service (
     name TEXT PRIMARY KEY,
     id TEXT NOT NULL,
@@ -50,7 +51,13 @@ CREATE TABLE history (
     detail TEXT
 ) STRICT;
 CREATE INDEX history_of_service ON history (name, number);
-"];
+",
+    "
+ALTER TABLE history ADD COLUMN restored INTEGER;
+UPDATE history SET restored = CAST(substr(detail, 17) AS INTEGER), detail = NULL
+    WHERE event = 'updated' AND detail LIKE 'back to version %';
+",
+];
 
 /// Prepares a registry file or an empty file for use. Nothing is written to any other file.
 /// `timeout` limits the wait for other processes, here and in later use of the connection.

@@ -11,6 +11,7 @@ use mainstay_testkit::Sandbox;
 use super::*;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registry-v1.db");
+const FIXTURE_V2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registry-v2.db");
 const WORKER: &str = "MAINSTAY_TEST_REGISTRY";
 const WORKERS: u64 = 8;
 const UPDATES: u64 = 125;
@@ -142,21 +143,21 @@ fn a_definition_lives() {
         .unwrap();
     assert_eq!(shown(&path, "web"), "nothing");
     // A version number is never reused.
-    assert_eq!(install(&path, "db", "five"), Version(3));
+    assert_eq!(install(&path, "db", "five"), Version(4));
     assert_eq!(get(&path, "db").unwrap().id, id);
     let expect = [
         "created 1",
         "updated 2",
-        "rolled-back 2",
+        "rolled-back 3",
         "deleted 2",
-        "created 3",
+        "created 4",
     ];
     assert_eq!(events(&path, "db"), expect);
     let registry = Registry::open(&path).unwrap();
-    let one = registry.definition("db", Version(1)).unwrap();
-    assert_eq!(one, Some(definition("one")));
+    let kept = [1, 3].map(|it| registry.definition("db", Version(it)).unwrap());
+    assert_eq!(kept, ["one", "three"].map(|it| Some(definition(it))));
 
-    begin(&path, request("db", 3, None))
+    begin(&path, request("db", 4, None))
         .unwrap()
         .delete(Remains::Purge)
         .unwrap();
@@ -186,6 +187,14 @@ fn the_last_versions_are_kept() {
     let kept: Vec<u64> = (1..=30).filter(|version| kept(*version)).collect();
     assert_eq!(kept, (6..=25).collect::<Vec<_>>());
     assert_eq!(registry.history("db").unwrap().len(), 25);
+    // Rejected versions do not displace those that were in effect.
+    for number in 26..=35 {
+        let work = begin(&path, request("db", 25, Some(&number.to_string())));
+        work.unwrap().roll_back("not ready").unwrap();
+    }
+    let versions = registry.versions("db").unwrap().into_iter();
+    let versions: Vec<u64> = versions.map(|version| version.0).collect();
+    assert_eq!(versions, (6..=25).chain(31..=35).collect::<Vec<_>>());
 }
 
 #[test]
@@ -218,7 +227,7 @@ fn what_has_failed_is_said_and_can_be_repaired() {
         .unwrap();
     assert_eq!(
         events(&path, "db"),
-        ["failed 1", "rolled-back 1", "refreshed 1"]
+        ["failed 1", "rolled-back 2", "refreshed 1"]
     );
     assert_eq!(events(&path, "web"), ["failed 1", "deleted 1"]);
 }
@@ -322,6 +331,34 @@ fn an_old_file_opens() {
     let first = &Registry::open(&path).unwrap().history("db").unwrap()[0];
     assert_eq!((&*first.who.user, first.who.uid), ("root", Some(0)));
     assert_eq!(install(&path, "db", "three"), Version(3));
+}
+
+#[test]
+fn an_old_file_has_its_rejected_versions() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    std::fs::copy(FIXTURE_V2, &path).unwrap();
+    assert_eq!(shown(&path, "db"), "active 2 two");
+    let expected = ["created 1", "updated 2", "rolled-back 3"];
+    assert_eq!(events(&path, "db"), expected);
+    let registry = Registry::open(&path).unwrap();
+    let rejected = registry.definition("db", Version(3)).unwrap();
+    assert_eq!(rejected, Some(definition("three")));
+    drop(registry);
+    assert_eq!(install(&path, "db", "three"), Version(4));
+}
+
+#[test]
+fn the_version_that_a_rollback_restored_is_read_from_an_old_file() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("registry.db");
+    std::fs::copy(FIXTURE, &path).unwrap();
+    let old = Connection::open(&path).unwrap();
+    let sql = "UPDATE history SET detail = 'back to version 1' WHERE event = 'updated'";
+    assert_eq!(old.execute(sql, []).unwrap(), 1);
+    drop(old);
+    let entry = &Registry::open(&path).unwrap().history("db").unwrap()[1];
+    assert_eq!((entry.restored, &entry.detail), (Some(Version(1)), &None));
 }
 
 /// Starts this test in a process of its own.

@@ -8,11 +8,8 @@ use rusqlite::{Transaction, params};
 use super::failure::{cannot, database};
 use super::owner::Holder;
 use super::program::Program;
-use super::rows::{immediate, note, number, purge, read, settle, write};
+use super::rows::{deleted, drop_definition, immediate, note, number, purge, read, write};
 use super::{Registered, Registry};
-
-/// The number of definitions kept per service. The history is kept in full.
-const KEPT_VERSIONS: u64 = 20;
 
 /// A change in progress. No other process can change these definitions while it exists. If it is
 /// dropped without being ended, the next process to open the registry rolls it back.
@@ -52,14 +49,15 @@ impl Work {
     /// If the registry cannot be written. The next process to open it then rolls the
     /// change back.
     pub fn commit(self, programs: &[Option<Program>]) -> Result<Vec<Version>, Failure> {
-        self.commit_with(programs, None)
+        self.commit_with(programs, (None, None))
     }
 
-    /// Commits like [`Work::commit`], and records `detail` in the history.
+    /// Commits like [`Work::commit`], and records in the history which version was restored, if
+    /// any, and a remark.
     pub fn commit_with(
         self,
         programs: &[Option<Program>],
-        detail: Option<&str>,
+        remarks: (Option<Version>, Option<&str>),
     ) -> Result<Vec<Version>, Failure> {
         let mut programs = programs.iter();
         let mut versions = Vec::with_capacity(self.names.len());
@@ -84,31 +82,33 @@ impl Work {
             let json = program.map(|program| serde_json::to_string(&program).unwrap_or_default());
             let sql = "UPDATE definition SET program = ?3 WHERE name = ?1 AND version = ?2";
             transaction.execute(sql, params![name, number(version.0), json])?;
-            let sql = "DELETE FROM definition WHERE name = ?1 AND version <= ?2";
-            let last = version.0.saturating_sub(KEPT_VERSIONS);
-            transaction.execute(sql, params![name, number(last)])?;
             match event {
-                Some(event) => note(transaction, name, event, version, detail),
+                Some(event) => note(transaction, name, event, version, remarks),
                 None => Ok(()),
             }
         })?;
         Ok(versions)
     }
 
-    /// Restores the previous definitions and records the reason.
+    /// Restores the previous definitions and records the reason. The rejected ones are kept, except
+    /// those of first installations.
     pub fn roll_back(self, why: &str) -> Result<(), Failure> {
         self.finish(|transaction, name, found| match found.life {
-            Stored::Pending(life) => match life.abandon() {
-                None => purge(transaction, name),
-                Some(life) => {
-                    let pending = Some(life.version().next());
-                    settle(transaction, name, &Stored::Deleted(life), pending)
+            Stored::Pending(life) => {
+                let pending = life.version();
+                match life.abandon(deleted(transaction, name)?) {
+                    None => purge(transaction, name),
+                    Some(life) => {
+                        write(transaction, name, &Stored::Deleted(life))?;
+                        drop_definition(transaction, name, pending)
+                    }
                 }
-            },
+            }
             Stored::Updating(life) => {
-                let (version, target) = (life.version(), life.target());
-                settle(transaction, name, &life.roll_back(), target)?;
-                note(transaction, name, Event::RolledBack, version, Some(why))
+                let rejected = life.target().unwrap_or(life.version());
+                write(transaction, name, &life.roll_back())?;
+                let why = (None, Some(why));
+                note(transaction, name, Event::RolledBack, rejected, why)
             }
             other => Err(lost(&other)),
         })
@@ -119,9 +119,9 @@ impl Work {
         self.finish(|transaction, name, found| match found.life {
             _ if remains == Remains::Purge => purge(transaction, name),
             Stored::Updating(life) => {
-                let (version, target) = (life.version(), life.target());
-                settle(transaction, name, &Stored::Deleted(life.delete()), target)?;
-                note(transaction, name, Event::Deleted, version, None)
+                let version = life.version();
+                write(transaction, name, &Stored::Deleted(life.delete()))?;
+                note(transaction, name, Event::Deleted, version, (None, None))
             }
             other => Err(lost(&other)),
         })

@@ -75,6 +75,8 @@ pub(crate) struct Done {
     pub(crate) version: Version,
     /// The previous version.
     pub(crate) before: Version,
+    /// The earlier version whose definition was to be restored.
+    pub(crate) restored: Option<Version>,
     pub(crate) outcome: Outcome,
 }
 
@@ -84,8 +86,8 @@ pub(crate) enum Outcome {
     UpToDate,
     /// The new definition is in effect.
     Updated(Trial),
-    /// The old definition is in effect.
-    RolledBack(Box<GivenUp>),
+    /// The old definition is in effect, not that of this version.
+    RolledBack(Version, Box<GivenUp>),
 }
 
 /// The style in which a new definition was tried, or the reason why it was not.
@@ -160,6 +162,12 @@ pub(crate) fn update(
         return Err(registry::Error::Refused(refusal).into());
     }
     let (new, kept) = new(&registry, &old)?;
+    let done = |version, outcome| Done {
+        version,
+        before,
+        restored: kept,
+        outcome,
+    };
     let is_same = old.definition.etag() == new.etag();
     let work = registry.begin(&[ChangeRequest {
         name: site.name().clone(),
@@ -171,14 +179,10 @@ pub(crate) fn update(
         definition: Some(new.clone()),
     }])?;
     if is_same && site.drift().is_empty() {
-        let versions = work.commit(std::slice::from_ref(&old.program))?;
-        return Ok(Done {
-            version: versions.first().copied().unwrap_or(before),
-            before,
-            outcome: Outcome::UpToDate,
-        });
+        work.commit(std::slice::from_ref(&old.program))?;
+        return Ok(done(before, Outcome::UpToDate));
     }
-    let version = if is_same { before } else { before.next() };
+    let version = work.versions().first().copied().unwrap_or(before);
     let change = Change {
         site,
         old: (&old.definition, before),
@@ -189,11 +193,7 @@ pub(crate) fn update(
         Ok(trial) => trial,
         Err(UpdateError::GivenUp(given_up)) => {
             work.roll_back(&given_up.refusal.error)?;
-            return Ok(Done {
-                version: before,
-                before,
-                outcome: Outcome::RolledBack(given_up),
-            });
+            return Ok(done(before, Outcome::RolledBack(version, given_up)));
         }
         Err(UpdateError::Failed(failure)) => {
             // The failure matters more. Any remaining part is repaired by the next process.
@@ -208,26 +208,14 @@ pub(crate) fn update(
         }
     };
     let program = site.program(&new);
-    let detail = detail(kept, trial);
-    if let Err(failure) = work.commit_with(&[program], detail.as_deref()) {
+    let untried = trial.err().map(|why| format!("not tried: {why}"));
+    if let Err(failure) = work.commit_with(&[program], (kept, untried.as_deref())) {
         // The service returns to the definition in the registry.
         drop(repair(site));
         return Err(failure);
     }
     prune_programs(site, begun);
-    Ok(Done {
-        version,
-        before,
-        outcome: Outcome::Updated(trial),
-    })
-}
-
-/// Returns the remarks on an update for the history.
-fn detail(kept: Option<Version>, trial: Trial) -> Option<String> {
-    let back = kept.map(|kept| format!("back to version {kept}"));
-    let untried = trial.err().map(|why| format!("not tried: {why}"));
-    let detail: Vec<String> = back.into_iter().chain(untried).collect();
-    (!detail.is_empty()).then(|| detail.join("; "))
+    Ok(done(version, Outcome::Updated(trial)))
 }
 
 /// Removes the programs that no stored definition names. Programs that cannot be removed now are
