@@ -1,6 +1,6 @@
 //! Control groups: which processes are in them, as the kernel knows it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use mainstay::{Manager, Scope};
@@ -11,12 +11,15 @@ use mainstay_sys::Identity;
 use super::{known, unknown};
 use crate::installed::Installed;
 
+/// The mount point of the cgroup file system (cgroups(7)).
+const ROOT: &str = "/sys/fs/cgroup";
+
 /// Returns the directory of the unit's control group, if this system shows one.
 pub(super) fn unit_dir(installed: &Installed) -> Option<PathBuf> {
     if installed.record().manager != Manager::Systemd || installed.record().scope() == Scope::User {
         return None;
     }
-    let slice = Path::new("/sys/fs/cgroup/system.slice");
+    let slice = Path::new(ROOT).join("system.slice");
     slice
         .is_dir()
         .then(|| slice.join(format!("{}.service", installed.manager_name())))
@@ -25,6 +28,12 @@ pub(super) fn unit_dir(installed: &Installed) -> Option<PathBuf> {
 /// Reads the control group in which a supervisor of mainstay runs the service; none without one.
 pub(super) fn of_tree(tree: Option<&Identity>) -> Option<Evidence> {
     let dir = PathBuf::from(tree?.tree.strip_prefix("cgroup ")?);
+    // The account of a service can write the ledger of its host.
+    let is_plain = dir.components().all(|it| it != Component::ParentDir);
+    if !is_plain || !dir.starts_with(ROOT) {
+        let why = "the ledger names a directory outside of the cgroup file system";
+        return Some(unknown(Source::Cgroup, dir.display().to_string(), why));
+    }
     Some(read(Source::Cgroup, &dir, &[Part::Program]))
 }
 

@@ -8,6 +8,8 @@ use mainstay::Manager;
 use mainstay::{ErrorKind, ServiceStatus, State};
 use mainstay_core::failure::chain;
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source, words};
+#[cfg(unix)]
+use mainstay_sys::guarded;
 
 use super::{Target, known, unknown};
 use crate::installed::Installed;
@@ -98,7 +100,7 @@ fn pid_file(installed: &Installed) -> Option<PathBuf> {
 #[cfg(unix)]
 fn read_pid_file(path: &Path, part: Part) -> Evidence {
     let asked = path.display().to_string();
-    let text = match std::fs::read_to_string(path) {
+    let text = match guarded::read_to_string(path, guarded::MANIFEST) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return unknown(Source::PidFile, asked, error.to_string()),

@@ -7,7 +7,7 @@ use std::{fmt, io};
 
 use mainstay_core::manifest::{self, Format};
 use mainstay_core::registry::TextDigest;
-use mainstay_sys::{self as sys, Birth, Identity};
+use mainstay_sys::{self as sys, Birth, Identity, guarded};
 use serde::Deserialize;
 
 use super::entry::{Child, Entry, State, millis};
@@ -53,7 +53,8 @@ impl LedgerSnapshot {
     }
 
     pub(super) fn read_at(path: &Path) -> Result<Option<Self>, Unreadable> {
-        let bytes = match fs::read(path) {
+        // The account of a service owns the state directory of its host.
+        let bytes = match guarded::read(path, guarded::MANIFEST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| Unreadable::new(path, error))?,
         };
