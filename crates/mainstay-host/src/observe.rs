@@ -27,30 +27,33 @@ pub enum Readiness {
     Unknown(String),
 }
 
-/// Performs the readiness probe of a service once, without starting a program.
-pub async fn readiness(spec: &Spec, base_dir: &Path) -> Option<(String, Readiness)> {
-    let unasked = |why: &str| Readiness::Unknown(why.to_owned());
+/// Returns the readiness condition of a service as text, without what may be secret.
+pub fn shown(spec: &Spec) -> Option<String> {
+    Some(match spec.start().ready()? {
+        Ready::Probe(Probe::Http(url)) => url.without_query(),
+        Ready::Probe(probe) => probe.to_string(),
+        Ready::Log(pattern) => format!("log {pattern}"),
+        Ready::Notify(_) => "notify".to_owned(),
+    })
+}
+
+/// Performs the readiness probe of a service once, without starting a program. `None` if it has no
+/// readiness condition.
+pub async fn readiness(spec: &Spec, base_dir: &Path) -> Option<Readiness> {
+    let unasked = |why: &str| Some(Readiness::Unknown(why.to_owned()));
     let probe = match spec.start().ready()? {
-        Ready::Probe(probe @ Probe::Exec(_)) => {
-            let why = "only its supervisor runs a probe command, in the service's environment";
-            return Some((probe.to_string(), unasked(why)));
+        Ready::Probe(Probe::Exec(_)) => {
+            return unasked("only its supervisor runs a probe command, in its environment");
         }
         Ready::Probe(probe) => probe,
-        Ready::Log(pattern) => {
-            let why = "only its supervisor reads its output line by line";
-            return Some((format!("log {pattern}"), unasked(why)));
-        }
-        Ready::Notify(_) => {
-            let why = "the service notifies its supervisor";
-            return Some(("notify".to_owned(), unasked(why)));
-        }
+        Ready::Log(_) => return unasked("only its supervisor reads its output line by line"),
+        Ready::Notify(_) => return unasked("the service notifies its supervisor"),
     };
-    let answer = match ask_probe(probe, base_dir, PROBE_TIMEOUT).await {
+    Some(match ask_probe(probe, base_dir, PROBE_TIMEOUT).await {
         Asked::Passed => Readiness::Passed,
         Asked::Failed(why) => Readiness::Failed(why),
         Asked::Unknown(why) => Readiness::Unknown(why),
-    };
-    Some((probe.to_string(), answer))
+    })
 }
 
 /// Returns the local TCP addresses on which the service is expected to listen once it is ready: the

@@ -123,67 +123,26 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
         report.state_problem = report.state_problem.take().or(Some(problem));
         return;
     }
-    let evidence = registered_evidence(state, &report.name, &registered).into_iter();
+    let evidence = evidence_of(state, &report.name, &registered).into_iter();
     let causes = evidence.flat_map(|it| it.causes);
-    let drift = causes.chain(outdated(state, &registered, report)).collect();
+    let drift = causes.chain(outdated(state, report)).collect();
     registered::set_version(report, &registered);
     report.drift = Some(drift);
 }
 
-/// Collects the evidence about a service from all sources, including the daemon. `None` if the
-/// service is not the embedded manager's. Blocks.
-pub(crate) fn evidence(state: &StateDir, name: &str) -> Result<Option<Vec<Evidence>>, Failure> {
-    const DAEMON: &str = "manager";
-    if !has_left(state, name, Remains::Keep) {
-        return Ok(None);
-    }
-    let registered = find(&registry_path(state), name);
-    let mut evidence = registered_evidence(state, name, &registered);
-    let answer = client::block_on(client::status(state))?;
-    let report = answer.map(|report| report.services.into_iter().find(|it| it.name == name));
-    evidence.push(match report {
-        Ok(Some(report)) => {
-            let causes = outdated(state, &registered, &report).into_iter().collect();
-            Evidence::observed(DAEMON, report.state.to_string(), causes)
-        }
-        Ok(None) => {
-            let why = "the running supervisor does not manage it: install it again".to_owned();
-            Evidence::disagrees(DAEMON, "unknown", vec![why])
-        }
-        Err(RequestError::NoSupervisor(absent)) => {
-            Evidence::agrees(DAEMON, "gone", Some(absent.message().to_owned()))
-        }
-        Err(error) => {
-            let why = Failure::from(error).message().to_owned();
-            Evidence::disagrees(DAEMON, "silent", vec![why])
-        }
-    });
-    Ok(Some(evidence))
+/// Returns a complaint if the service runs with an earlier definition than the registered one.
+pub(crate) fn outdated(state: &StateDir, report: &ServiceReport) -> Option<String> {
+    let path = registry_path(state);
+    let registered = find(&path, &report.name).ok()??;
+    registered::outdated(&path, &registered, report)
 }
 
 /// Collects the evidence from the registry and from the registered files.
-pub(crate) fn registered_evidence_of(state: &StateDir, name: &str) -> Vec<Evidence> {
-    registered_evidence(state, name, &find(&registry_path(state), name))
+pub(crate) fn registered_evidence(state: &StateDir, name: &str) -> Vec<Evidence> {
+    evidence_of(state, name, &find(&registry_path(state), name))
 }
 
-/// Returns a complaint if the service runs with an earlier definition than the registered one.
-pub(crate) fn outdated_of(state: &StateDir, report: &ServiceReport) -> Option<String> {
-    outdated(state, &find(&registry_path(state), &report.name), report)
-}
-
-fn outdated(
-    state: &StateDir,
-    registered: &Result<Option<Registered>, Failure>,
-    report: &ServiceReport,
-) -> Option<String> {
-    registered::outdated(
-        &registry_path(state),
-        registered.as_ref().ok()?.as_ref()?,
-        report,
-    )
-}
-
-fn registered_evidence(
+fn evidence_of(
     state: &StateDir,
     name: &str,
     registered: &Result<Option<Registered>, Failure>,

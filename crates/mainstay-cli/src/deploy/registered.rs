@@ -31,6 +31,9 @@ pub(crate) struct Evidence {
     /// The deviations from what is registered, one sentence each.
     #[serde(skip)]
     pub(crate) causes: Vec<String>,
+    /// A remedy, if the registry cannot be read and one is known.
+    #[serde(skip)]
+    pub(crate) hint: Option<String>,
 }
 
 impl Evidence {
@@ -45,6 +48,7 @@ impl Evidence {
             observation,
             detail,
             causes,
+            hint: None,
         }
     }
 
@@ -58,15 +62,7 @@ impl Evidence {
             observation: observation.into(),
             detail: causes.first().cloned(),
             causes,
-        }
-    }
-
-    /// Evidence with the given state. `causes` are its deviations from what is registered.
-    pub(crate) fn observed(name: &'static str, observation: String, causes: Vec<String>) -> Self {
-        if causes.is_empty() {
-            Self::agrees(name, observation, None)
-        } else {
-            Self::disagrees(name, observation, causes)
+            hint: None,
         }
     }
 
@@ -202,7 +198,10 @@ pub(crate) fn evidence(
         }
         Err(failure) => {
             let why = failure.message().to_owned();
-            return vec![Evidence::disagrees(NAME, "unreadable", vec![why])];
+            return vec![Evidence {
+                hint: failure.hint_text().map(str::to_owned),
+                ..Evidence::disagrees(NAME, "unreadable", vec![why])
+            }];
         }
     };
     let life = &registered.life;

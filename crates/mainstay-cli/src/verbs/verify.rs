@@ -1,7 +1,9 @@
 //! `mainstay verify`: cross-checks services, source by source.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -37,6 +39,9 @@ pub(crate) struct Verify {
     #[arg(long)]
     json: bool,
 }
+
+/// The number of services that are checked at a time.
+const WORKERS: usize = 8;
 
 /// The document of one service.
 #[derive(Serialize)]
@@ -83,7 +88,7 @@ impl<'a> Report<'a> {
 impl<'a> Witness<'a> {
     fn new(evidence: &'a Evidence) -> Self {
         let (claim, detail) = match &evidence.answer {
-            Ok(observation) => (observation.words.as_str(), None),
+            Ok(observation) => (observation.words.as_str(), observation.detail.as_deref()),
             Err(why) => ("unknown", Some(why.as_str())),
         };
         Self {
@@ -112,7 +117,7 @@ impl Verify {
             let failure = Failure::new(Code::Unknown, "there are no services to check");
             return Err(failure.hint("see which there are: mainstay list"));
         }
-        let checked: Vec<Checked> = targets.iter().map(Target::check).collect();
+        let checked = check_all(&targets);
         let results: Vec<(&Target, &Checked)> = targets.iter().zip(&checked).collect();
         match (&*results, self.json) {
             ([(target, checked)], true) if !self.all => {
@@ -157,6 +162,31 @@ impl Verify {
             thread::sleep(WATCH_INTERVAL);
         }
     }
+}
+
+/// Checks services, several at a time: a probe that hangs must not hold up the others.
+fn check_all(targets: &[Target]) -> Vec<Checked> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            match targets.get(at) {
+                Some(target) => done.push((at, target.check())),
+                None => return done,
+            }
+        }
+    };
+    let done = thread::scope(|scope| {
+        let workers = (0..WORKERS.min(targets.len())).map(|_| scope.spawn(work));
+        let workers: Vec<_> = workers.collect();
+        let done = workers.into_iter().flat_map(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => resume_unwind(panic),
+        });
+        done.collect::<BTreeMap<usize, Checked>>()
+    });
+    done.into_values().collect()
 }
 
 /// Returns the verdict on all services together.
@@ -204,7 +234,11 @@ fn text(name: &str, checked: &Checked) -> String {
     for evidence in &checked.evidence {
         let source = evidence.source.name();
         let (words, asked) = match &evidence.answer {
-            Ok(observation) => (observation.words.clone(), &*evidence.asked),
+            Ok(observation) => {
+                let detail = observation.detail.as_ref().map(|it| format!("  ({it})"));
+                let words = observation.words.clone() + &detail.unwrap_or_default();
+                (words, &*evidence.asked)
+            }
             Err(why) => (format!("unknown: {why}"), &*evidence.asked),
         };
         let asked = match asked {

@@ -49,12 +49,12 @@ pub(super) fn read(source: Source, dir: &Path, parts: &[Part]) -> Evidence {
     };
     let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
     let is_frozen = events.lines().any(|line| line == "frozen 1") && !pids.is_empty();
-    let words = match (pids.len(), is_frozen) {
-        (0, _) => "no processes".to_owned(),
-        (1, false) => "1 process".to_owned(),
-        (count, false) => format!("{count} processes"),
-        (count, true) => format!("{count} processes, frozen"),
+    let words = match pids.len() {
+        0 => "no processes".to_owned(),
+        1 => "1 process".to_owned(),
+        count => format!("{count} processes"),
     };
+    let words = if is_frozen { words + ", frozen" } else { words };
     let presence = if pids.is_empty() {
         Claim::NoProcess(part)
     } else {

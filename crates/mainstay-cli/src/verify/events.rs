@@ -26,7 +26,7 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
     // another service.
     let is_relevant = |it: &&StoredEvent<'_>| it.role.is_none() && it.service == target.name;
     let mut events = events.iter().rev().filter(is_relevant);
-    let last = events.find_map(|event| Some((event, meaning(&event.event)?)));
+    let last = events.find_map(|event| Some((event, meaning(event)?)));
     Some(match last {
         Some((event, is_up)) => {
             let claim = match is_up {
@@ -47,14 +47,14 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
 
 /// Returns whether the program runs after an event, or `None` in the inner option if that is open.
 /// Events without a meaning for the state are `None`.
-fn meaning(event: &str) -> Option<Option<bool>> {
-    match event {
+fn meaning(event: &StoredEvent<'_>) -> Option<Option<bool>> {
+    match &*event.event {
+        "updated" if !event.is_tried => None,
         "started" | "adopted" | "ready" | "recovered" | "paused" | "continued" | "passed"
-        | "missed" => Some(Some(true)),
-        "stopped" | "exited" | "halted" | "completed" | "backing-off" => Some(Some(false)),
-        "waiting" | "waiting-for" | "failed" | "stopping" | "killing" | "crash-looping" => {
-            Some(None)
-        }
+        | "missed" | "updated" => Some(Some(true)),
+        "stopped" | "exited" | "halted" | "backing-off" => Some(Some(false)),
+        "waiting" | "waiting-for" | "failed" | "stopping" | "killing" | "crash-looping"
+        | "updating" | "trial" => Some(None),
         _ => None,
     }
 }

@@ -43,8 +43,19 @@ pub(super) fn ask(target: &Target) -> Recorded {
         let observation = Observation::new("no entry").claim([host]);
         return only(known(Source::Ledger, asked, observation));
     };
-    let is_orphan = !snapshot.is_kept() && entry.living().is_some();
-    let orphaned = is_orphan.then_some(Claim::Deviation(Deviation::Orphaned(pid)));
+    let orphaned = (!snapshot.is_kept()).then(|| {
+        let command = match (target.installed(), snapshot.is_of_installed()) {
+            (Some(_), _) => format!("mainstay restart {}", target.name),
+            (None, true) => "mainstay daemon".to_owned(),
+            (None, false) => format!("mainstay run {}", snapshot.header.manifest),
+        };
+        let is_alive = entry.living().is_some();
+        Claim::Deviation(Deviation::Orphaned {
+            pid,
+            is_alive,
+            command,
+        })
+    });
     let observation = observation(entry).claim([host]).claim(orphaned);
     Recorded {
         evidence: Some(known(Source::Ledger, asked, observation)),

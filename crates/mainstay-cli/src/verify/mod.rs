@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use mainstay_core::failure::Failure;
 use mainstay_core::spec::Spec;
+use mainstay_core::suggest::did_you_mean;
 use mainstay_core::verify::{
     Evidence, Finding, Judgement, Observation, Source, Subject, Verdict, judge,
 };
@@ -96,7 +97,12 @@ impl Target {
         if names.iter().any(|known| known == name) {
             return Ok(own(Kind::Run));
         }
-        Err(not_found::service(state, name))
+        let failure = not_found::service(state, name);
+        match did_you_mean(name, names.iter().map(String::as_str)) {
+            Some(near) => Err(failure.hint(near)),
+            None if names.is_empty() => Err(failure),
+            None => Err(failure.hint(format!("the supervisor here runs {}", names.join(", ")))),
+        }
     }
 
     /// Returns all services, sorted by name.
@@ -121,7 +127,11 @@ impl Target {
         }
         let report = match client::block_on(client::status(state))? {
             Ok(report) => report,
-            Err(RequestError::NoSupervisor(_)) => return Ok(Vec::new()),
+            // Its ledger is damaged.
+            Err(RequestError::NoSupervisor(_)) => match mainstay_host::orphans(state) {
+                Some(orphans) => orphans.report,
+                None => return Ok(Vec::new()),
+            },
             Err(error) => return Err(error.into()),
         };
         Ok(report.services.into_iter().map(|it| it.name).collect())
@@ -184,6 +194,9 @@ impl Target {
     fn look(&self) -> Checked {
         let defined = self.defined();
         let mut evidence = registration::ask(self);
+        if let Some(defined) = &defined {
+            registration::look_for_program(defined, &mut evidence);
+        }
         let supervisor = supervisor::ask(self);
         evidence.extend(supervisor);
         let recorded = ledger::ask(self);
@@ -192,7 +205,12 @@ impl Target {
         evidence.extend(manager::ask(self));
         let members = processes::members(self, tree.as_ref());
         evidence.extend(cgroup::of_tree(tree.as_ref()));
-        evidence.push(processes::ask(self, defined.as_ref(), &evidence));
+        evidence.push(processes::ask(
+            self,
+            defined.as_ref(),
+            tree.as_ref(),
+            &evidence,
+        ));
         if let Some(defined) = &defined {
             evidence.extend(readiness::ask(defined, members.as_ref(), &evidence));
         }

@@ -10,13 +10,22 @@ use super::{Defined, Target, known, unknown};
 
 /// Looks up every process that another source has reported. If none has reported the program, the
 /// table is searched for its command.
-pub(super) fn ask(target: &Target, defined: Option<&Defined>, evidence: &[Evidence]) -> Evidence {
+pub(super) fn ask(
+    target: &Target,
+    defined: Option<&Defined>,
+    tree: Option<&Identity>,
+    evidence: &[Evidence],
+) -> Evidence {
     let (mut words, mut claims, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
     for part in [Part::Host, Part::Program] {
         let pids = reported(part, evidence);
         let mut is_there = false;
         for pid in &pids {
-            let condition = sys::condition(*pid);
+            let mut condition = sys::condition(*pid);
+            if part == Part::Program && tree.is_some_and(|it| it.pid == *pid && !sys::lives(it)) {
+                // Its number was given to another process.
+                condition = Condition::Absent;
+            }
             words.push(describe(*pid, condition));
             match condition {
                 Condition::Present | Condition::Suspended => {
@@ -93,7 +102,8 @@ fn describe(pid: u32, condition: Condition) -> String {
         Condition::Present => format!("pid {pid}{name} exists"),
         Condition::Suspended => format!("pid {pid}{name} is stopped by a signal"),
         Condition::Zombie => format!("pid {pid}{name} has ended (zombie)"),
-        Condition::Absent => format!("pid {pid} does not exist"),
+        Condition::Absent if name.is_empty() => format!("pid {pid} does not exist"),
+        Condition::Absent => format!("pid {pid} is now another process{name}"),
         Condition::Unknown => format!("pid {pid} cannot be seen"),
     }
 }

@@ -17,29 +17,27 @@ pub(super) fn ask(
     let is_up = is_up(evidence);
     let addresses = sockets(defined, members, is_up);
     if is_paused(evidence) {
-        let probe = defined.spec.start().ready().map(|_| {
-            unknown(
-                Source::Readiness,
-                "the readiness condition",
-                "the service is paused",
-            )
+        let probe = observe::shown(&defined.spec).map(|asked| {
+            let why = "not asked: the program is paused, or was stopped or frozen from outside";
+            unknown(Source::Readiness, asked, why)
         });
         return addresses.into_iter().chain(probe).collect();
     }
-    let asked = client::block_on(observe::readiness(&defined.spec, &defined.base_dir));
-    let readiness = match asked {
+    let asked = observe::shown(&defined.spec).unwrap_or_default();
+    let answer = client::block_on(observe::readiness(&defined.spec, &defined.base_dir));
+    let readiness = match answer {
         Ok(None) => None,
-        Ok(Some((asked, Readiness::Passed))) => {
+        Ok(Some(Readiness::Passed)) => {
             let observation = Observation::new("passed").claim([Claim::Ready(Ok(()))]);
             Some(known(Source::Readiness, asked, observation))
         }
-        Ok(Some((asked, Readiness::Failed(why)))) => {
+        Ok(Some(Readiness::Failed(why))) => {
             let failed = Claim::Ready(Err(why.clone()));
             let observation = Observation::new(format!("failed: {why}")).claim([failed]);
             Some(known(Source::Readiness, asked, observation))
         }
-        Ok(Some((asked, Readiness::Unknown(why)))) => Some(unknown(Source::Readiness, asked, why)),
-        Err(failure) => Some(unknown(Source::Readiness, "", failure.message())),
+        Ok(Some(Readiness::Unknown(why))) => Some(unknown(Source::Readiness, asked, why)),
+        Err(failure) => Some(unknown(Source::Readiness, asked, failure.message())),
     };
     addresses.into_iter().chain(readiness).collect()
 }

@@ -4,6 +4,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::failure::Failure;
 use mainstay_core::report::{ServiceReport, StatusReport};
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source};
+use mainstay_store::embedded::{self as embedded_store, Desired};
 use mainstay_sys::{self as sys, Condition};
 
 use super::{Kind, Target, known, unknown};
@@ -35,7 +36,9 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
     Some(match client::block_on(client::status(&target.state)) {
         Ok(Ok(report)) => evidence(observation(target, &report)),
         Ok(Err(RequestError::NoSupervisor(_))) => {
-            evidence(Observation::new("no supervisor").claim([Claim::NoProcess(Part::Host)]))
+            let gone = [Claim::NoProcess(Part::Host)];
+            let missed = is_missed(target).then_some(Claim::Deviation(Deviation::NoDaemon));
+            evidence(Observation::new("no supervisor").claim(gone).claim(missed))
         }
         Ok(Err(RequestError::Denied(failure))) | Err(failure) => cannot(&failure),
         Ok(Err(error)) => {
@@ -44,6 +47,14 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
             evidence(Observation::new("silent").claim([silent]))
         }
     })
+}
+
+/// Returns whether the daemon is to run the service, and was not killed.
+fn is_missed(target: &Target) -> bool {
+    let (state, name) = (&target.state, target.name.as_str());
+    let is_enabled = || embedded_store::read_record(state, name).is_ok_and(|it| it.enabled);
+    let is_wanted = || embedded_store::desired(state, name) != Some(Desired::Stopped);
+    matches!(target.kind, Kind::Embedded) && is_enabled() && is_wanted()
 }
 
 fn observation(target: &Target, report: &StatusReport) -> Observation {
@@ -80,11 +91,17 @@ fn claims(service: &ServiceReport) -> impl Iterator<Item = Claim> {
     let crash_looping = service
         .crash_looping
         .then(|| Claim::Deviation(Deviation::CrashLooping(detail())));
+    let failed = match service.state {
+        StateName::Halted => Some(Deviation::Failed(detail())),
+        StateName::BackingOff if !service.crash_looping => Some(Deviation::BackingOff(detail())),
+        _ => None,
+    };
+    let failed = failed.map(Claim::Deviation);
     let blocked = service
         .blocker
         .as_ref()
         .map(|_| Claim::Deviation(Deviation::Blocked(detail())));
-    [state, pid, ready, crash_looping, blocked]
+    [state, pid, ready, crash_looping, failed, blocked]
         .into_iter()
         .flatten()
 }
@@ -93,7 +110,7 @@ fn claims(service: &ServiceReport) -> impl Iterator<Item = Claim> {
 fn outdated(target: &Target, report: &ServiceReport) -> Option<String> {
     match &target.kind {
         Kind::Run => None,
-        Kind::Embedded => embedded::outdated_of(&target.state, report),
-        Kind::Installed(installed) => installed.outdated_of(report),
+        Kind::Embedded => embedded::outdated(&target.state, report),
+        Kind::Installed(installed) => installed.outdated(report),
     }
 }

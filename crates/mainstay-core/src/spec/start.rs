@@ -161,6 +161,17 @@ impl HttpUrl {
     }
 }
 
+impl HttpUrl {
+    /// Returns the URL without its query, which may contain secrets.
+    pub fn without_query(&self) -> String {
+        let (path, query) = match self.path_and_query.split_once('?') {
+            Some((path, _)) => (path, "?…"),
+            None => (&*self.path_and_query, ""),
+        };
+        format!("http://{}{path}{query}", self.address)
+    }
+}
+
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.address, self.path_and_query)

@@ -9,16 +9,31 @@ use super::Subject;
 pub enum Deviation {
     /// Something differs from what is registered.
     Registered(String),
+    /// The program differs from the registered one, or is missing.
+    Program(String),
+    /// The registry cannot be read; what helps against that, if it is known.
+    Unreadable(String, Option<String>),
     /// The service runs an earlier definition; the sentence says what to do.
     Outdated(String),
     /// The supervisor does not respond, for the given reason.
     Silent(String),
     /// The supervisor was stopped by a signal or by a debugger.
     Suspended(u32),
-    /// The supervisor was killed, and its service runs without one.
-    Orphaned(u32),
+    /// The supervisor was killed.
+    Orphaned {
+        /// The process ID of the supervisor.
+        pid: u32,
+        /// Set if the service still runs.
+        is_alive: bool,
+        /// The command that starts the supervisor again.
+        command: String,
+    },
+    /// The embedded manager, which is to run the service, is not running.
+    NoDaemon,
     /// The service failed, for the given reason, and its manager does not start it again.
     Failed(String),
+    /// The service failed, for the given reason, and is about to be started again.
+    BackingOff(String),
     /// The service keeps failing, for the given reason.
     CrashLooping(String),
     /// The service waits for a need that will not become ready soon.
@@ -45,19 +60,26 @@ pub enum Deviation {
 impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Registered(what) | Self::Outdated(what) => f.write_str(what),
+            Self::Registered(what)
+            | Self::Program(what)
+            | Self::Unreadable(what, _)
+            | Self::Outdated(what) => f.write_str(what),
             Self::Silent(why) => write!(f, "its supervisor does not respond: {why}"),
             Self::Suspended(pid) => write!(
                 f,
                 "its supervisor (pid {pid}) was stopped by a signal or by a debugger"
             ),
-            Self::Orphaned(pid) => {
-                write!(
-                    f,
-                    "its supervisor (pid {pid}) was killed; it runs without one"
-                )
+            Self::Orphaned { pid, is_alive, .. } => {
+                let rest = if *is_alive {
+                    "; it runs without one"
+                } else {
+                    ""
+                };
+                write!(f, "its supervisor (pid {pid}) was killed{rest}")
             }
+            Self::NoDaemon => f.write_str("`mainstay daemon`, which is to run it, is not running"),
             Self::Failed(why) => write!(f, "it failed and is down: {why}"),
+            Self::BackingOff(why) => write!(f, "it failed and will be restarted: {why}"),
             Self::CrashLooping(why) => write!(f, "it keeps failing: {why}"),
             Self::Blocked(why) => write!(f, "it waits: {why}"),
             Self::NotReloaded => {
@@ -89,16 +111,24 @@ impl Deviation {
         Some(match self {
             // The sentence says it.
             Self::Outdated(_) => return None,
+            Self::Unreadable(_, hint) => return hint.clone(),
+            Self::Program(_) => "put the registered program back; or accept the one that is there \
+                                 now: install the manifest again"
+                .to_owned(),
             Self::Registered(_) => format!(
                 "to restore what is registered, install the manifest again; to see changes of the \
                  definition: mainstay diff {name}"
             ),
             Self::Suspended(pid) => format!("to let it continue: kill -CONT {pid}"),
             Self::Silent(_) => format!("restart it: {restart}"),
-            Self::Orphaned(_) => format!(
-                "start its supervisor again (`mainstay daemon` or `mainstay run FILE`), which \
-                 adopts it, or end it: mainstay stop {name}"
-            ),
+            Self::Orphaned {
+                is_alive, command, ..
+            } => {
+                let then = if *is_alive { "adopts it" } else { "starts it" };
+                format!("start its supervisor again, which {then}: {command}")
+            }
+            Self::NoDaemon => "start it: mainstay daemon, or the service that runs it".to_owned(),
+            Self::BackingOff(_) => format!("read its output: mainstay logs {name} -n 50"),
             Self::Failed(_) | Self::CrashLooping(_) => format!(
                 "read its output (mainstay logs {name} -n 50), fix the cause, then: {start}"
             ),

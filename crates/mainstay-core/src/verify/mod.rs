@@ -10,7 +10,6 @@ mod deviation;
 mod tests;
 pub mod words;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -34,6 +33,8 @@ pub struct Evidence {
 pub struct Observation {
     /// The answer in a few words.
     pub words: String,
+    /// More about it.
+    pub detail: Option<String>,
     /// The meaning of the answer.
     pub claims: Vec<Claim>,
 }
@@ -43,7 +44,7 @@ impl Observation {
     pub fn new(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
-            claims: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -315,7 +316,9 @@ pub fn judge(subject: Subject<'_>, evidence: &[Evidence]) -> Judgement {
             findings,
         };
     }
-    let speaks = |claim: &Claim| Part::ALL.iter().any(|part| claim.presence(*part).is_some());
+    let speaks = |claim: &Claim| {
+        claim.presence(Part::Program).is_some() || claim.state(Part::Program).is_some()
+    };
     let speakers = known.iter().filter(|(_, it)| it.claims.iter().any(speaks));
     let speakers: Vec<&str> = speakers.map(|(from, _)| from.source.name()).collect();
     if speakers.len() > 1 {
@@ -341,42 +344,79 @@ pub fn judge(subject: Subject<'_>, evidence: &[Evidence]) -> Judgement {
     }
 }
 
-/// Returns the state of the program that the sources agree on. A hosted program is stopped if its
-/// host is.
+/// Returns the state of the program that the sources agree on.
 fn state(known: &Known<'_>) -> Option<StateName> {
     let states = |part| {
         let states = groups(known, |claim| claim.state(part).map(StateName::as_str));
         let presence = groups(known, |claim| claim.presence(part));
         let is_one = states.len() == 1 && presence.len() < 2;
-        let name = states.into_keys().next().filter(|_| is_one)?;
+        let name = states
+            .into_iter()
+            .map(|(it, _)| it)
+            .next()
+            .filter(|_| is_one)?;
         StateName::ALL.into_iter().find(|it| it.as_str() == name)
     };
-    let is_down = |it: &StateName| *it == StateName::Stopped;
-    states(Part::Program).or_else(|| states(Part::Host).filter(is_down))
+    let presence = groups(known, |claim| claim.presence(Part::Program));
+    let is_down = matches!(*presence, [(false, _)]);
+    states(Part::Program).or_else(|| is_down.then_some(StateName::Stopped))
 }
 
 /// The sources that answered.
 type Known<'a> = Vec<(&'a Evidence, &'a Observation)>;
 
 /// Groups the sources by what they say about one question.
-fn groups<'a, T: Ord>(
+fn groups<'a, T: PartialEq>(
     known: &Known<'a>,
     answer: impl Fn(&Claim) -> Option<T>,
-) -> BTreeMap<T, Vec<&'a Evidence>> {
-    let mut groups: BTreeMap<T, Vec<&Evidence>> = BTreeMap::new();
+) -> Groups<'a, T> {
+    let mut groups: Groups<'_, T> = Vec::new();
     for (from, observation) in known {
         for said in observation.claims.iter().filter_map(&answer) {
-            let sources = groups.entry(said).or_default();
-            if !sources.iter().any(|it| it.source == from.source) {
-                sources.push(from);
+            match groups.iter_mut().find(|(it, _)| *it == said) {
+                None => groups.push((said, vec![from])),
+                Some((_, sources)) if sources.iter().any(|it| it.source == from.source) => {}
+                Some((_, sources)) => sources.push(from),
             }
         }
     }
     groups
 }
 
+/// The answers to one question, each with the sources that give it.
+type Groups<'a, T> = Vec<(T, Vec<&'a Evidence>)>;
+
+/// Returns the sources that give this answer.
+fn sources<'b, 'a, T: PartialEq>(
+    groups: &'b Groups<'a, T>,
+    answer: &T,
+) -> Option<&'b Vec<&'a Evidence>> {
+    let mut found = groups.iter().filter(|(it, _)| it == answer);
+    found.next().map(|(_, sources)| sources)
+}
+
+/// Returns the names of all sources that answered.
+fn all_names<T>(groups: &Groups<'_, T>) -> Vec<&'static str> {
+    let all: Vec<&Evidence> = groups.iter().flat_map(|(_, it)| it).copied().collect();
+    names(&all)
+}
+
+/// Lists the answers with their sources, for a sentence.
+fn list<T>(groups: &Groups<'_, T>, answer: impl Fn(&T) -> String) -> String {
+    let each = groups
+        .iter()
+        .map(|(it, sources)| format!("{} according to {}", answer(it), join(sources)));
+    each.collect::<Vec<_>>().join(", and ")
+}
+
 fn names(sources: &[&Evidence]) -> Vec<&'static str> {
-    sources.iter().map(|it| it.source.name()).collect()
+    let mut names = Vec::new();
+    for name in sources.iter().map(|it| it.source.name()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn has(sources: &[&Evidence], wanted: impl Fn(Source) -> bool) -> bool {
@@ -407,7 +447,7 @@ fn verb(sources: &[&Evidence], one: &'static str, many: &'static str) -> &'stati
 /// Compares which sources see a process of the part at all.
 fn presence(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding> {
     let groups = groups(known, |claim| claim.presence(part));
-    let (here, gone) = (groups.get(&true)?, groups.get(&false)?);
+    let (here, gone) = (sources(&groups, &true)?, sources(&groups, &false)?);
     let pid = pid_of(part, known);
     let which = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
     let Subject { name, manager } = subject;
@@ -473,17 +513,14 @@ fn pids(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding> 
     if groups.len() < 2 {
         return None;
     }
-    let each = groups
-        .iter()
-        .map(|(pid, sources)| format!("pid {pid} according to {}", join(sources)));
-    let each: Vec<String> = each.collect();
-    let name = subject.name;
     Some(Finding {
-        cause: format!("{part} is {}", each.join(", and ")),
+        cause: format!("{part} is {}", list(&groups, |pid| format!("pid {pid}"))),
         hint: Some(format!(
-            "two copies may be running: look at both processes, then restart the service: mainstay restart {name}"
+            "two copies may be running: look at both processes, then restart the service: \
+             mainstay restart {}",
+            subject.name
         )),
-        sources: names(&groups.into_values().flatten().collect::<Vec<_>>()),
+        sources: all_names(&groups),
     })
 }
 
@@ -493,19 +530,19 @@ fn states(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding
         let state = claim.state(part)?;
         Some((has_process(state), state.as_str()))
     });
-    let differing = |has: &Option<bool>| groups.keys().filter(|(it, _)| it == has).count() > 1;
-    let pending = groups.keys().filter(|(has, _)| has.is_none()).count();
+    let count = |has: Option<bool>| groups.iter().filter(|((it, _), _)| *it == has).count();
+    let pending = count(None);
     let is_contradiction =
-        differing(&Some(true)) || differing(&Some(false)) || pending > 0 && groups.len() > 1;
+        count(Some(true)) > 1 || count(Some(false)) > 1 || pending > 0 && groups.len() > 1;
     if !is_contradiction {
         return None;
     }
-    let each = groups
-        .iter()
-        .map(|((_, state), sources)| format!("{state} according to {}", join(sources)));
-    let mut cause = format!("{part} is {}", each.collect::<Vec<_>>().join(", and "));
+    let mut cause = format!(
+        "{part} is {}",
+        list(&groups, |(_, state)| (*state).to_owned())
+    );
     let mut hint = format!("see what it last did: mainstay events {}", subject.name);
-    let paused = groups.get(&(Some(true), StateName::Paused.as_str()));
+    let paused = sources(&groups, &(Some(true), StateName::Paused.as_str()));
     if let Some(from) = paused.and_then(|it| it.iter().find(|it| it.source.is_kernel())) {
         let others = groups.iter().filter(|((_, state), _)| *state != "paused");
         let others: Vec<&Evidence> = others.flat_map(|(_, sources)| sources).copied().collect();
@@ -532,7 +569,7 @@ fn states(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding
     Some(Finding {
         cause,
         hint: Some(hint),
-        sources: names(&groups.into_values().flatten().collect::<Vec<_>>()),
+        sources: all_names(&groups),
     })
 }
 
@@ -543,21 +580,19 @@ fn members(part: Part, known: &Known<'_>) -> Option<Finding> {
         _ => None,
     });
     let pids = self::groups(known, |claim| claim.pid(part));
-    let outside =
-        |(pid, _): &(&u32, &Vec<&Evidence>)| groups.keys().any(|members| !members.contains(pid));
+    let outside = |(pid, _): &&(u32, Vec<&Evidence>)| {
+        groups.iter().any(|(members, _)| !members.contains(pid))
+    };
     let (pid, sources) = pids.iter().find(outside)?;
-    let all: Vec<&Evidence> = sources
-        .iter()
-        .chain(groups.values().flatten())
-        .copied()
-        .collect();
+    let mut all = names(sources);
+    all.extend(all_names(&groups));
     Some(Finding {
         cause: format!(
             "{part} (pid {pid}) is not in its cgroup: another process has moved it, or the pid \
              belongs to another program"
         ),
         hint: Some(format!("see where it is: cat /proc/{pid}/cgroup")),
-        sources: names(&all),
+        sources: all,
     })
 }
 
@@ -568,7 +603,7 @@ fn readiness(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding> {
         _ => None,
     });
     let name = subject.name;
-    let ready = groups.get(&Ok(()));
+    let ready = sources(&groups, &Ok(()));
     let (why, missed) = groups
         .iter()
         .find_map(|(ready, sources)| Some((ready.as_ref().err()?, sources)))?;
@@ -581,13 +616,13 @@ fn readiness(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding> {
     let is_probed = has(missed, |it| it == Source::Readiness);
     let believers = match ready {
         Some(sources) => sources,
-        None if is_probed => running.get(&())?,
+        None if is_probed => sources(&running, &())?,
         None => return None,
     };
     let (cause, hint) = if is_probed {
         (
             format!(
-                "it does not answer although {} {} it as ready: {why}",
+                "its readiness probe fails, although {} {} it as ready: {why}",
                 join(believers),
                 verb(believers, "reports", "report")
             ),
@@ -619,7 +654,7 @@ fn wanted(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding> {
         _ => None,
     });
     let name = subject.name;
-    if let (Some(up), Some(down)) = (wanted.get(&true), wanted.get(&false)) {
+    if let (Some(up), Some(down)) = (sources(&wanted, &true), sources(&wanted, &false)) {
         return Some(Finding {
             cause: format!(
                 "it is to run according to {}, and to be down according to {}",
@@ -635,7 +670,7 @@ fn wanted(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding> {
     let settled = groups(known, |claim| {
         let state = claim.state(Part::Program)?;
         match state {
-            StateName::Stopped | StateName::Halted | StateName::BackingOff => Some(false),
+            StateName::Stopped => Some(false),
             StateName::Running | StateName::Paused => Some(true),
             _ => None,
         }
@@ -643,8 +678,8 @@ fn wanted(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding> {
     if settled.len() != 1 {
         return None;
     }
-    let (is_up, seen) = settled.iter().next()?;
-    let wishers = wanted.get(&!is_up)?;
+    let (is_up, seen) = settled.first()?;
+    let wishers = sources(&wanted, &!is_up)?;
     let (cause, hint) = if *is_up {
         (
             "it is running, although it is to be down".to_owned(),

@@ -50,11 +50,17 @@ impl Program {
         if (metadata.len(), modified(&metadata)) == (self.size, self.modified.clone()) {
             return None;
         }
+        let changed = || {
+            Some(format!(
+                "the program {path} has changed since the installation"
+            ))
+        };
+        if metadata.len() != self.size {
+            return changed();
+        }
         match hash(&self.path) {
             Ok(hash) if hash == self.sha256 => None,
-            Ok(_) => Some(format!(
-                "the program {path} has changed since the installation"
-            )),
+            Ok(_) => changed(),
             Err(error) => Some(format!("the program {path} cannot be read: {error}")),
         }
     }

@@ -15,12 +15,11 @@ use mainstay_store::state_dir::StateDir;
 
 use super::account;
 use super::order::{Order, Wanted};
-use crate::client;
 use crate::deploy::registered::{
     Evidence, changed_manifest, definition, evidence, outdated, program, set_version, unregister,
     unseen,
 };
-use crate::installed::{Installed, Mode, Record, registry_of};
+use crate::installed::{Installed, Record, registry_of};
 use crate::library_failure::of_library;
 
 /// Marks all services of an order as owned by this process.
@@ -128,9 +127,9 @@ impl Installed {
         if let Some(problem) = unseen(&registered) {
             report.state_problem = report.state_problem.take().or(Some(problem));
         } else if !registered.as_ref().is_err_and(is_denied) {
-            let evidence = self.registered_evidence(&registered).into_iter();
+            let evidence = self.evidence_of(&registered).into_iter();
             let causes = evidence.flat_map(|it| it.causes);
-            report.drift = Some(causes.chain(self.outdated(&registered, report)).collect());
+            report.drift = Some(causes.chain(self.outdated(report)).collect());
         }
     }
 
@@ -150,78 +149,18 @@ impl Installed {
         }
     }
 
-    /// Collects the evidence from the registry and from the registered files.
-    pub(crate) fn registered_evidence_now(&self) -> Vec<Evidence> {
-        self.registered_evidence(&self.registered())
-    }
-
     /// Returns a complaint if the service runs with an earlier definition than the registered one.
-    pub(crate) fn outdated_of(&self, report: &ServiceReport) -> Option<String> {
-        self.outdated(&self.registered(), report)
-    }
-
-    fn outdated(
-        &self,
-        registered: &Result<Option<Registered>, Failure>,
-        report: &ServiceReport,
-    ) -> Option<String> {
-        outdated(
-            &self.registry_path(),
-            registered.as_ref().ok()?.as_ref()?,
-            report,
-        )
-    }
-
-    /// Collects the evidence from all sources, including the manager and the host. Blocks.
-    pub(crate) fn evidence(&self) -> Vec<Evidence> {
-        let registered = self.registered();
-        let mut evidence = self.registered_evidence(&registered);
-        let status = self.service().status();
-        let hosted = match self.record.mode {
-            Mode::Direct => None,
-            Mode::Hosted => {
-                let asked = client::block_on(client::status(&self.state));
-                Some(asked.and_then(|answer| Ok(answer?)))
-            }
-        };
-        let is_up = status
-            .as_ref()
-            .is_ok_and(|status| status.state == mainstay::State::Running);
-        evidence.push(match &status {
-            Ok(status) => Evidence::agrees("manager", self.by_manager(status).state.to_string(), {
-                Some(format!("{}: {status}", self.record.manager))
-            }),
-            Err(error) => {
-                let why = mainstay_core::failure::chain(error);
-                Evidence::disagrees("manager", "unknown", vec![why])
-            }
-        });
-        evidence.extend(hosted.map(|answer| match answer {
-            Ok(report) => match report.services.first() {
-                Some(report) => {
-                    let causes = self.outdated(&registered, report).into_iter().collect();
-                    Evidence::observed("host", report.state.to_string(), causes)
-                }
-                None => Evidence::agrees("host", "no service", None),
-            },
-            Err(failure) if is_up => {
-                let why = format!(
-                    "{} reports it as running, but its supervisor does not respond: {}",
-                    self.record.manager,
-                    failure.message()
-                );
-                Evidence::disagrees("host", "silent", vec![why])
-            }
-            Err(failure) => Evidence::agrees("host", "gone", Some(failure.message().to_owned())),
-        }));
-        evidence
+    pub(crate) fn outdated(&self, report: &ServiceReport) -> Option<String> {
+        let registered = self.registered().ok()??;
+        outdated(&self.registry_path(), &registered, report)
     }
 
     /// Collects the evidence from the registry and from the registered files.
-    fn registered_evidence(
-        &self,
-        registered: &Result<Option<Registered>, Failure>,
-    ) -> Vec<Evidence> {
+    pub(crate) fn registered_evidence(&self) -> Vec<Evidence> {
+        self.evidence_of(&self.registered())
+    }
+
+    fn evidence_of(&self, registered: &Result<Option<Registered>, Failure>) -> Vec<Evidence> {
         evidence(registered, |registered| {
             let path = self.manifest_path(registered.definition.format);
             let files = match self.changed_files(&registered.definition) {

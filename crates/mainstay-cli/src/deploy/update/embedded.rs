@@ -17,7 +17,9 @@ use mainstay_store::state_dir::StateDir;
 
 use super::{Change, Site, Trial, Untried, UpdateError};
 use crate::client;
-use crate::deploy::embedded::{Saved, evidence, misfit, next_record, notify, put};
+use crate::deploy::embedded::{
+    Saved, misfit, next_record, notify, outdated, put, registered_evidence,
+};
 use crate::deploy::registered;
 use crate::request_error::RequestError;
 
@@ -64,13 +66,14 @@ impl Site for Embedded {
     }
 
     fn drift(&self) -> Vec<String> {
-        match evidence(&self.state, self.name.as_str()) {
-            Ok(evidence) => {
-                let evidence = evidence.into_iter().flatten();
-                evidence.flat_map(|it| it.causes).collect()
-            }
-            Err(failure) => vec![failure.message().to_owned()],
-        }
+        let name = self.name.as_str();
+        let evidence = registered_evidence(&self.state, name).into_iter();
+        let report = client::block_on(client::status(&self.state));
+        let report = report.ok().and_then(Result::ok);
+        let mut services = report.into_iter().flat_map(|it| it.services);
+        let service = services.find(|it| it.name == name);
+        let outdated = service.and_then(|it| outdated(&self.state, &it));
+        evidence.flat_map(|it| it.causes).chain(outdated).collect()
     }
 
     fn program(&self, definition: &registry::Definition) -> Option<Program> {

@@ -29,8 +29,13 @@ impl Site for Installed {
     }
 
     fn drift(&self) -> Vec<String> {
-        let evidence = self.evidence().into_iter();
-        evidence.flat_map(|it| it.causes).collect()
+        match self.report() {
+            Ok(mut report) => {
+                self.complete(&mut report);
+                report.drift.unwrap_or_default()
+            }
+            Err(failure) => vec![failure.message().to_owned()],
+        }
     }
 
     fn program(&self, definition: &Definition) -> Option<Program> {

@@ -59,7 +59,7 @@ impl No {
 /// Returns the operation that a probe performs, as the reasons for its failures name it.
 pub(super) fn operation(probe: &Probe, base: &Path) -> String {
     match probe {
-        Probe::Http(url) => format!("GET {url}"),
+        Probe::Http(url) => format!("GET {}", url.without_query()),
         Probe::Tcp(address) => format!("connect to {address}"),
         Probe::Unix(path) => format!("connect to {}", base.join(path).display()),
         Probe::File(path) => format!("check {}", base.join(path).display()),
@@ -166,10 +166,11 @@ async fn http(url: &HttpUrl) -> Answer {
     match answer.await {
         Ok((status, here)) if status.is_success() || status.is_redirection() => Ok(here),
         Ok((status, _)) => {
-            let failure = ProbeFailure::Status(format!("GET {url}"), status.as_u16());
+            let failure =
+                ProbeFailure::Status(format!("GET {}", url.without_query()), status.as_u16());
             Err(No::Answer(failure))
         }
-        Err(error) => Err(No::of(format_args!("GET {url}"), &error)),
+        Err(error) => Err(No::of(format_args!("GET {}", url.without_query()), &error)),
     }
 }
 
