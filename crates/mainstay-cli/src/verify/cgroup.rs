@@ -3,18 +3,21 @@
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
+#[cfg(unix)]
 use mainstay::{Manager, Scope};
 use mainstay_core::engine::StateName;
 use mainstay_core::verify::{Claim, Evidence, Observation, Part, Source};
 use mainstay_sys::Identity;
 
 use super::{known, unknown};
+#[cfg(unix)]
 use crate::installed::Installed;
 
 /// The mount point of the cgroup file system (cgroups(7)).
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Returns the directory of the unit's control group, if this system shows one.
+#[cfg(unix)]
 pub(super) fn unit_dir(installed: &Installed) -> Option<PathBuf> {
     if installed.record().manager != Manager::Systemd || installed.record().scope() == Scope::User {
         return None;
@@ -41,29 +44,57 @@ pub(super) fn of_tree(tree: Option<&Identity>) -> Option<Evidence> {
 /// exists for.
 pub(super) fn read(source: Source, dir: &Path, parts: &[Part]) -> Evidence {
     let part = parts.first().copied().unwrap_or(Part::Program);
-    let asked = dir.join("cgroup.procs").display().to_string();
+    let mut asked = dir.join("cgroup.procs").display().to_string();
     let pids = match collect(dir, 0) {
         Ok(pids) => pids,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return unknown(source, asked, error.to_string()),
     };
-    let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
-    let is_frozen = events.lines().any(|line| line == "frozen 1") && !pids.is_empty();
-    let words = match pids.len() {
-        0 => "no processes".to_owned(),
-        1 => "1 process".to_owned(),
-        count => format!("{count} processes"),
+    let freezer = freezer(dir).filter(|_| !pids.is_empty());
+    let is_frozen = freezer.is_some();
+    if let Some(file) = freezer {
+        asked = file;
+    }
+    let words = match (pids.len(), is_frozen) {
+        (0, _) => "no processes".to_owned(),
+        (1, false) => "1 process".to_owned(),
+        (1, true) => "1 process, frozen".to_owned(),
+        (count, false) => format!("{count} processes"),
+        (count, true) => format!("{count} processes, frozen"),
     };
-    let words = if is_frozen { words + ", frozen" } else { words };
-    let presence = if pids.is_empty() {
-        Claim::NoProcess(part)
-    } else {
-        Claim::Process(part, None)
+    // With several parts, the processes may be those of another one.
+    let presence = match (pids.len(), parts) {
+        (0, _) => Some(Claim::NoProcess(part)),
+        (_, [part]) => Some(Claim::Process(*part, None)),
+        _ => None,
     };
     let paused = is_frozen.then_some(Claim::State(part, StateName::Paused));
     let members = parts.iter().map(|part| Claim::Members(*part, pids.clone()));
-    let observation = Observation::new(words).claim([presence]).claim(members);
+    let observation = Observation::new(words).claim(presence).claim(members);
     known(source, asked, observation.claim(paused))
+}
+
+/// Returns the file that freezes a control group, its own or that of a group above it; `None` if
+/// the group is not frozen.
+fn freezer(dir: &Path) -> Option<String> {
+    let events = fs::read_to_string(dir.join("cgroup.events")).ok()?;
+    let is_frozen = events.lines().any(|line| line == "frozen 1");
+    let mut dirs = dir.ancestors().take_while(|it| it.starts_with(ROOT));
+    let by = dirs.find(|it| {
+        let freeze = fs::read_to_string(it.join("cgroup.freeze"));
+        freeze.is_ok_and(|it| it.trim() == "1")
+    });
+    let file = by.unwrap_or(dir).join("cgroup.freeze");
+    is_frozen.then(|| file.display().to_string())
+}
+
+/// Returns the file that freezes a process; `None` if it is not frozen.
+pub(super) fn freezer_of(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let roots = [ROOT.to_owned(), format!("{ROOT}/unified")];
+    let mut dirs = roots.iter().map(|root| Path::new(root).join(path));
+    dirs.find_map(|dir| freezer(&dir))
 }
 
 /// The number of nested control groups that are read.

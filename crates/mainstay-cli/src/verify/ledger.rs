@@ -27,7 +27,7 @@ pub(super) fn ask(target: &Target) -> Recorded {
     let snapshot = match LedgerSnapshot::read(&target.state) {
         Ok(Some(snapshot)) => snapshot,
         Ok(None) => {
-            let why = "no supervisor has recorded anything since the system started";
+            let why = "there is none: a supervisor removes it when it ends regularly";
             return only(unknown(Source::Ledger, asked, why));
         }
         Err(error) => return only(unknown(Source::Ledger, asked, error.to_string())),
@@ -45,7 +45,7 @@ pub(super) fn ask(target: &Target) -> Recorded {
     };
     let orphaned = (!snapshot.is_kept()).then(|| {
         let command = match (target.installed(), snapshot.is_of_installed()) {
-            (Some(_), _) => format!("mainstay restart {}", target.name),
+            (Some(_), _) => format!("mainstay start {}", target.name),
             (None, true) => "mainstay daemon".to_owned(),
             (None, false) => format!("mainstay run {}", snapshot.header.manifest),
         };

@@ -14,6 +14,9 @@ use mainstay_sys::guarded;
 use super::{Target, known, unknown};
 use crate::installed::Installed;
 
+/// `ERROR_SERVICE_NEVER_STARTED` (winerror.h): the reason why a service is down.
+const NEVER_STARTED: u32 = 1077;
+
 /// Collects the evidence; none for a service of mainstay's own supervisor.
 pub(super) fn ask(target: &Target) -> Vec<Evidence> {
     let Some(installed) = target.installed() else {
@@ -24,6 +27,7 @@ pub(super) fn ask(target: &Target) -> Vec<Evidence> {
     #[cfg(unix)]
     match installed.record().manager {
         Manager::Systemd => evidence.extend(super::systemd::ask(installed, part)),
+        Manager::OpenRc => evidence.push(super::openrc::ask(installed, part)),
         Manager::Runit => evidence.extend(super::runit::ask(installed, part)),
         _ => {}
     }
@@ -73,7 +77,8 @@ fn observation(installed: &Installed, part: Part, status: &ServiceStatus) -> Obs
             .service()
             .is_enabled()
             .is_ok_and(|enabled| !enabled);
-    let failed = status.state == State::Stopped && status.exit_code() != Some(0);
+    let has_ended = status.state == State::Stopped && status.code != NEVER_STARTED;
+    let failed = has_ended && status.exit_code() != Some(0);
     let why = installed
         .start_failure()
         .map_or_else(|| status.to_string(), |failure| failure.line());
@@ -105,7 +110,9 @@ fn read_pid_file(path: &Path, part: Part) -> Evidence {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return unknown(Source::PidFile, asked, error.to_string()),
     };
-    match (text.trim(), text.trim().parse()) {
+    // A start time may follow.
+    let first = text.split_ascii_whitespace().next().unwrap_or_default();
+    match (first, first.parse()) {
         ("", _) => {
             let observation = Observation::new("no pid").claim([Claim::NoProcess(part)]);
             known(Source::PidFile, asked, observation)

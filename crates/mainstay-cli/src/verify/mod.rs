@@ -5,6 +5,8 @@ mod cgroup;
 mod events;
 mod ledger;
 mod manager;
+#[cfg(unix)]
+mod openrc;
 mod processes;
 mod readiness;
 mod registration;

@@ -7,7 +7,7 @@ use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Sourc
 use mainstay_store::embedded::{self as embedded_store, Desired};
 use mainstay_sys::{self as sys, Condition};
 
-use super::{Kind, Target, known, unknown};
+use super::{Kind, Target, cgroup, known, unknown};
 use crate::client;
 use crate::deploy::embedded;
 use crate::request_error::RequestError;
@@ -30,6 +30,13 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
         let claims = [
             Claim::Process(Part::Host, Some(pid)),
             Claim::Deviation(Deviation::Suspended(pid)),
+        ];
+        return Some(evidence(Observation::new("silent").claim(claims)));
+    }
+    if let Some((pid, file)) = holder.and_then(|pid| Some((pid, cgroup::freezer_of(pid)?))) {
+        let claims = [
+            Claim::Process(Part::Host, Some(pid)),
+            Claim::Deviation(Deviation::Frozen(file)),
         ];
         return Some(evidence(Observation::new("silent").claim(claims)));
     }

@@ -13,6 +13,8 @@ const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
 const STOPPED: &str = "9d1aaa27d60140bd96365438aad20286";
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
+const SUCCEEDED: &str = "7ad2d189f7e94e70a38c781354912448";
+const ENDED: &str = "d9b373ed55a64feb8242e02dbe79a49c";
 const FAILED: &str = "be02cf6855d2428ba40df7e9d022f03d";
 
 /// Collects the evidence.
@@ -104,6 +106,8 @@ fn dbus(installed: &Installed, part: Part) -> Evidence {
     // Between two runs, the unit is `activating` without a process.
     let state = if active == "activating" && sub == "auto-restart" {
         StateName::StartPending
+    } else if text(&unit, "FreezerState") == "frozen" {
+        StateName::Paused
     } else {
         state
     };
@@ -135,7 +139,9 @@ fn journal(installed: &Installed, part: Part) -> Evidence {
     ];
     argv.extend(options.map(str::to_owned));
     argv.push(format!("{field}={unit}"));
-    let messages = [STARTED, STARTING, STOPPED, STOPPING, FAILED];
+    let messages = [
+        STARTED, STARTING, STOPPED, STOPPING, SUCCEEDED, ENDED, FAILED,
+    ];
     argv.extend(messages.map(|id| format!("MESSAGE_ID={id}")));
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let output = match tool::run(&argv) {
@@ -150,7 +156,7 @@ fn journal(installed: &Installed, part: Part) -> Evidence {
     };
     let claim = match entry["MESSAGE_ID"].as_str() {
         Some(STARTED) => Some(Claim::Process(part, None)),
-        Some(STOPPED | FAILED) => Some(Claim::NoProcess(part)),
+        Some(STOPPED | SUCCEEDED | ENDED | FAILED) => Some(Claim::NoProcess(part)),
         _ => None,
     };
     let text = entry["MESSAGE"].as_str().unwrap_or_default();

@@ -47,6 +47,7 @@ mod updates;
 mod upgrades;
 #[cfg(target_os = "linux")]
 mod verify;
+mod verify_managers;
 #[cfg(target_os = "linux")]
 mod versions;
 mod viewers;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Subject;
+use super::{Subject, thaw};
 
 /// A deviation that needs no second source. `Display` formats the cause as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum Deviation {
     },
     /// The embedded manager, which is to run the service, is not running.
     NoDaemon,
+    /// The supervisor is in a control group that is frozen by this file.
+    Frozen(String),
+    /// The process of the manager that restarts the supervisor, named here, has ended.
+    Unwatched(&'static str),
     /// The service failed, for the given reason, and its manager does not start it again.
     Failed(String),
     /// The service failed, for the given reason, and is about to be started again.
@@ -68,6 +72,11 @@ impl fmt::Display for Deviation {
             Self::Suspended(pid) => write!(
                 f,
                 "its supervisor (pid {pid}) was stopped by a signal or by a debugger"
+            ),
+            Self::Frozen(_) => f.write_str("its supervisor is frozen"),
+            Self::Unwatched(by) => write!(
+                f,
+                "{by}, which restarts its supervisor after a crash, is not running"
             ),
             Self::Orphaned { pid, is_alive, .. } => {
                 let rest = if *is_alive {
@@ -121,6 +130,8 @@ impl Deviation {
             ),
             Self::Suspended(pid) => format!("to let it continue: kill -CONT {pid}"),
             Self::Silent(_) => format!("restart it: {restart}"),
+            Self::Frozen(file) => format!("to let it continue: {}", thaw(file)),
+            Self::Unwatched(_) => format!("restart it: {restart}"),
             Self::Orphaned {
                 is_alive, command, ..
             } => {

@@ -288,8 +288,18 @@ pub fn judge(subject: Subject<'_>, evidence: &[Evidence]) -> Judgement {
         .filter_map(|it| Some((it, it.answer.as_ref().ok()?)))
         .collect();
     let mut findings = Vec::new();
+    // A killed supervisor leaves its program, whatever the manager concludes.
+    let is_orphan = |claim: &Claim| {
+        matches!(
+            claim,
+            Claim::Deviation(Deviation::Orphaned { is_alive: true, .. })
+        )
+    };
+    let is_orphaned = known.iter().any(|(_, it)| it.claims.iter().any(is_orphan));
     for part in Part::ALL {
-        findings.extend(presence(subject, part, &known));
+        if !is_orphaned || part == Part::Host {
+            findings.extend(presence(subject, part, &known));
+        }
         findings.extend(pids(subject, part, &known));
         findings.extend(states(subject, part, &known));
         findings.extend(members(part, &known));
@@ -419,6 +429,15 @@ fn names(sources: &[&Evidence]) -> Vec<&'static str> {
     names
 }
 
+/// Returns the command that thaws the control group of this file.
+fn thaw(file: &str) -> String {
+    let dir = file.rsplit_once('/').map_or("", |(dir, _)| dir);
+    match dir.rsplit('/').next() {
+        Some(unit) if unit.ends_with(".service") => format!("systemctl thaw {unit}"),
+        _ => format!("echo 0 > {dir}/cgroup.freeze"),
+    }
+}
+
 fn has(sources: &[&Evidence], wanted: impl Fn(Source) -> bool) -> bool {
     sources.iter().any(|it| wanted(it.source))
 }
@@ -482,6 +501,9 @@ fn presence(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Findi
                 join(gone)
             ),
             match pid {
+                _ if gone.len() == 1 && here.len() > 2 => {
+                    format!("only one source differs; ask it again: {}", gone[0].asked)
+                }
                 Some(pid) => format!(
                     "find out who started it (ps -o ppid,lstart,args -p {pid}), end it, then start the service with {manager}: mainstay start {name}"
                 ),
@@ -513,8 +535,25 @@ fn pids(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding> 
     if groups.len() < 2 {
         return None;
     }
+    let is_table = |it: &&Evidence| it.source == Source::Processes;
+    let file = groups.iter().find_map(|(_, sources)| match &**sources {
+        [file] if file.source == Source::PidFile => Some(file),
+        _ => None,
+    });
+    let each = list(&groups, |pid| format!("pid {pid}"));
+    let mut all = groups.iter().flat_map(|(_, sources)| sources);
+    if let Some(file) = file.filter(|_| all.any(|it| is_table(&it))) {
+        return Some(Finding {
+            cause: format!("the pid file {} is stale: {part} is {each}", file.asked),
+            hint: Some(format!(
+                "restart the service, which writes a new one: mainstay restart {}",
+                subject.name
+            )),
+            sources: all_names(&groups),
+        });
+    }
     Some(Finding {
-        cause: format!("{part} is {}", list(&groups, |pid| format!("pid {pid}"))),
+        cause: format!("{part} is {each}"),
         hint: Some(format!(
             "two copies may be running: look at both processes, then restart the service: \
              mainstay restart {}",
@@ -551,13 +590,7 @@ fn states(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding
             .unwrap_or_default();
         let (what, how) = match from.source {
             Source::Processes => ("was stopped by a signal", format!("kill -CONT {pid}")),
-            _ => (
-                "is frozen",
-                format!(
-                    "echo 0 > {}",
-                    from.asked.replace("cgroup.procs", "cgroup.freeze")
-                ),
-            ),
+            _ => ("is frozen", thaw(&from.asked)),
         };
         let reports = verb(&others, "reports", "report");
         cause = format!(

@@ -61,7 +61,6 @@ fn hosted() -> Vec<Evidence> {
         said(
             Source::UnitCgroup,
             [
-                Claim::Process(Part::Host, None),
                 Claim::Members(Part::Host, vec![2, 7, 8]),
                 Claim::Members(Part::Program, vec![2, 7, 8]),
             ],
@@ -181,8 +180,8 @@ fn the_likely_cause_is_named() {
     let gone = Claim::NoProcess(Part::Program);
     assert_eq!(
         cause(windows(), Source::PidFile, vec![program(9)]),
-        "its program is pid 7 according to the manager, sc.exe and the process table, and pid 9 \
-         according to the pid file"
+        "the pid file /run/orders.pid is stale: its program is pid 7 according to the manager, \
+         sc.exe and the process table, and pid 9 according to the pid file"
     );
     assert_eq!(
         cause(supervised(), Source::Processes, vec![host(2), gone.clone()]),
@@ -225,6 +224,47 @@ fn the_likely_cause_is_named() {
         judge(SUBJECT, &outside).findings[0].cause,
         "its program (pid 9) is running, but not according to the manager"
     );
+}
+
+/// systemd and the journal conclude from the end of a host that its program has ended.
+#[test]
+fn a_program_without_its_supervisor_is_one_finding() {
+    let orphaned = Claim::Deviation(Deviation::Orphaned {
+        pid: 2,
+        is_alive: true,
+        command: "mainstay start orders".to_owned(),
+    });
+    let killed = [
+        said(
+            Source::Manager,
+            Claim::of_unit(Part::Host, StateName::Stopped, None).collect::<Vec<_>>(),
+        ),
+        said(
+            Source::Ledger,
+            [Claim::NoProcess(Part::Host), program(7), orphaned],
+        ),
+        said(Source::Processes, [program(7)]),
+    ];
+    let judgement = judge(SUBJECT, &killed);
+    assert_eq!(judgement.findings.len(), 1, "{judgement:?}");
+    let hint = judgement.findings[0].hint.as_deref().unwrap_or_default();
+    assert!(hint.contains(": mainstay start orders; or"), "{hint}");
+}
+
+#[test]
+fn a_control_group_is_thawed_by_whoever_manages_it() {
+    for (file, command) in [
+        (
+            "/sys/fs/cgroup/system.slice/orders.service/cgroup.freeze",
+            "systemctl thaw orders.service",
+        ),
+        (
+            "/sys/fs/cgroup/mainstay-1/orders.0/cgroup.freeze",
+            "echo 0 > /sys/fs/cgroup/mainstay-1/orders.0/cgroup.freeze",
+        ),
+    ] {
+        assert_eq!(super::thaw(file), command);
+    }
 }
 
 #[test]
