@@ -32,10 +32,6 @@ impl fmt::Display for Place {
 
 /// The owner of a local address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "only Linux tells")
-)]
 pub enum Owner {
     /// A process of the tree, or this one.
     Ours,

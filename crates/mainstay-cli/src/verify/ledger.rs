@@ -27,7 +27,7 @@ pub(super) fn ask(target: &Target) -> Recorded {
     let snapshot = match LedgerSnapshot::read(&target.state) {
         Ok(Some(snapshot)) => snapshot,
         Ok(None) => {
-            let why = "there is none: a supervisor removes it when it ends regularly";
+            let why = "there is none from the current boot";
             return only(unknown(Source::Ledger, asked, why));
         }
         Err(error) => return only(unknown(Source::Ledger, asked, error.to_string())),

@@ -15,23 +15,26 @@ pub(super) fn ask(installed: &Installed, part: Part) -> Vec<Evidence> {
     vec![sc(name, part), get_service(name, part), registry(name)]
 }
 
+/// Asks `sc.exe queryex`, or `query`, which shows no process ID, if that answers nothing (Wine).
 fn sc(name: &str, part: Part) -> Evidence {
     const SOURCE: Source = Source::Tool("sc.exe");
-    let asked = format!("sc.exe queryex {name}");
-    match tool::run(&["sc.exe", "queryex", name]) {
-        Ok(output) => match words::of_sc(&output.text) {
-            Some((state, pid)) => {
-                let words = match pid {
-                    Some(pid) => format!("{} {state}, pid {pid}", words::scm_of(state)),
-                    None => format!("{} {state}", words::scm_of(state)),
-                };
-                let claims = Claim::of_unit(part, state, pid);
-                known(SOURCE, asked, Observation::new(words).claim(claims))
-            }
-            None => unknown(SOURCE, asked, "its output shows no state"),
-        },
-        Err(why) => unknown(SOURCE, asked, why),
+    for verb in ["queryex", "query"] {
+        let asked = format!("sc.exe {verb} {name}");
+        let output = match tool::run(&["sc.exe", verb, name]) {
+            Ok(output) => output,
+            Err(why) => return unknown(SOURCE, asked, why),
+        };
+        if let Some((state, pid)) = words::of_sc(&output.text) {
+            let words = match pid {
+                Some(pid) => format!("{} {state}, pid {pid}", words::scm_of(state)),
+                None => format!("{} {state}", words::scm_of(state)),
+            };
+            let claims = Claim::of_unit(part, state, pid);
+            return known(SOURCE, asked, Observation::new(words).claim(claims));
+        }
     }
+    let asked = format!("sc.exe queryex {name}");
+    unknown(SOURCE, asked, "its output shows no state")
 }
 
 fn get_service(name: &str, part: Part) -> Evidence {

@@ -4,6 +4,7 @@
 
 mod real;
 mod trust;
+mod verify;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
