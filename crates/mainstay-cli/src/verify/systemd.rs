@@ -133,7 +133,7 @@ fn journal(installed: &Installed, part: Part) -> Evidence {
         "--quiet",
         "--no-pager",
         "--boot",
-        "--lines=1",
+        "--lines=2",
         "--reverse",
         "--output=json",
     ];
@@ -148,8 +148,25 @@ fn journal(installed: &Installed, part: Part) -> Evidence {
         Ok(output) => output,
         Err(why) => return unknown(Source::Journal, asked, why),
     };
-    let line = output.text.lines().next().unwrap_or_default();
-    let Ok(entry) = serde_json::from_str::<Value>(line) else {
+    let lines = output
+        .text
+        .lines()
+        .map_while(|line| serde_json::from_str(line).ok());
+    let entries: Vec<Value> = lines.collect();
+    let is = |entry: &Value, ids: &[&str]| {
+        let id = entry["MESSAGE_ID"].as_str();
+        id.is_some_and(|id| ids.contains(&id))
+    };
+    let entry = match &*entries {
+        // The start of a program that ends at once is reported after its end.
+        [last, end] if is(last, &[STARTED]) && is(end, &[SUCCEEDED, ENDED]) => {
+            let run = ["INVOCATION_ID", "USER_INVOCATION_ID"];
+            let is_same = run.iter().all(|field| last[*field] == end[*field]);
+            Some(if is_same { end } else { last })
+        }
+        entries => entries.first(),
+    };
+    let Some(entry) = entry else {
         let why =
             "it shows this user no message of systemd about the unit since the system started";
         return unknown(Source::Journal, asked, why);

@@ -263,7 +263,11 @@ fn a_service_that_systemd_runs_itself_is_checked_too() {
     lab.check(0, &[MAINSTAY, "start", "plain"]);
     lab.run(&[MAINSTAY, "start", "fails", "ends"]);
     agrees(&lab, "plain", "running", 9);
-    recovers(&lab, "ends");
+    // systemd reports some of these starts after their end.
+    for _ in 0..10 {
+        lab.run(&[MAINSTAY, "start", "ends"]);
+        recovers(&lab, "ends");
+    }
     agrees(&lab, "ends", "stopped", 8);
     let hint = disagrees(&lab, "fails", "it failed and is down: ");
     assert!(hint.contains("mainstay logs fails"), "{hint}");
