@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Subject, thaw};
+use super::Subject;
+use super::rules::thaw;
 
 /// A deviation that needs no second source. `Display` formats the cause as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -263,7 +263,7 @@ fn a_control_group_is_thawed_by_whoever_manages_it() {
             "echo 0 > /sys/fs/cgroup/mainstay-1/orders.0/cgroup.freeze",
         ),
     ] {
-        assert_eq!(super::thaw(file), command);
+        assert_eq!(rules::thaw(file), command);
     }
 }
 
