@@ -184,7 +184,7 @@ fn processes_that_something_holds_up_or_kills_are_found() {
         (sub.trim() == "auto-restart").then_some(())
     });
     let hint = disagrees(&lab, "shop", "was killed; it runs without one");
-    assert!(hint.contains("mainstay start shop;"), "{hint}");
+    assert!(hint.ends_with("mainstay start shop"), "{hint}");
     lab.script("rm -r /run/systemd/system/shop.service.d; systemctl daemon-reload");
     lab.check(0, &[MAINSTAY, "start", "shop"]);
     ok();
@@ -380,7 +380,7 @@ fn sysv_is_checked() {
     // Nobody restarts a host here.
     lab.script(&format!("kill -KILL $(head -n 1 {file})"));
     let hint = disagrees(&lab, "shop", "was killed; it runs without one");
-    assert!(hint.contains("mainstay start shop;"), "{hint}");
+    assert!(hint.ends_with("mainstay start shop"), "{hint}");
     lab.check(0, &[MAINSTAY, "start", "shop"]);
     recovers(&lab, "shop");
     lab.check(0, &[MAINSTAY, "stop", "shop"]);
