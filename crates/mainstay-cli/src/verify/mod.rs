@@ -183,8 +183,13 @@ impl Target {
         }
         if last.judgement.verdict == Verdict::Disagree {
             let finding = Finding {
-                cause: "the sources contradicted each other in a different way each time: the service is changing, or keeps failing".to_owned(),
-                hint: Some(format!("see what happens: mainstay events {} -f", self.name)),
+                cause: "the sources contradicted each other in a different way each time: the \
+                        service is changing, or keeps failing"
+                    .to_owned(),
+                hint: Some(format!(
+                    "see what happens: mainstay events {} -f",
+                    self.name
+                )),
                 sources: Vec::new(),
             };
             last.judgement.findings.insert(0, finding);

@@ -699,7 +699,7 @@ const SECRET: &str = r#"
 "#;
 
 /// The only finding of `verify` while no daemon runs.
-const NO_DAEMON: &str = "`mainstay daemon`, which is to run it, is not running";
+const NO_DAEMON: &str = "`mainstay daemon`, which should run it, is not running";
 /// The first sources that `verify` asks about a service of the daemon.
 const SOURCES: [&str; 5] = ["registry", "manifest", "program", "supervisor", "ledger"];
 

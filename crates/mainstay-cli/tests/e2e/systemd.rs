@@ -748,7 +748,7 @@ fn a_service_keeps_the_name_that_systemd_knows_it_by() {
     mainstay(0, &["restart", "sample"]);
     mainstay(0, &["disable", "sample"]);
     lab.check(1, &["systemctl", "is-enabled", "GoSampleService"]);
-    mainstay(0, &["verify", "sample"]);
+    assert!(mainstay(79, &["verify", "sample"]).contains("will not start at boot"));
     let said = mainstay(0, &["stop", "sample", "--with-dependents"]);
     assert_eq!(said, "b: stopped\nsample: stopped\n");
 

@@ -318,7 +318,10 @@ fn of_a_thousand_updates_at_once_one_wins_each_version() {
     let entries = history["entries"].as_array().expect("entries");
     let updated = entries.iter().filter(|it| it["event"] == "updated");
     assert_eq!(updated.count(), won.len());
-    json(&sandbox, &["verify", "shop", "--json"]);
+    let verified = verb(&sandbox, &["verify", "shop", "--json"]).stdout;
+    let verified: Value = serde_json::from_slice(&verified).expect("a document");
+    let no_daemon = "`mainstay daemon`, which should run it, is not running";
+    assert_eq!(verified["causes"], serde_json::json!([no_daemon]));
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl fmt::Display for Deviation {
                 };
                 write!(f, "its supervisor (pid {pid}) was killed{rest}")
             }
-            Self::NoDaemon => f.write_str("`mainstay daemon`, which is to run it, is not running"),
+            Self::NoDaemon => f.write_str("`mainstay daemon`, which should run it, is not running"),
             Self::Failed(why) => write!(f, "it failed and is down: {why}"),
             Self::BackingOff(why) => write!(f, "it failed and will be restarted: {why}"),
             Self::CrashLooping(why) => write!(f, "it keeps failing: {why}"),

@@ -154,7 +154,8 @@ pub(super) fn presence(subject: Subject<'_>, part: Part, known: &Known<'_>) -> O
                     format!("only one source differs; ask it again: {}", gone[0].asked)
                 }
                 Some(pid) => format!(
-                    "find out who started it (ps -o ppid,lstart,args -p {pid}), end it, then start the service with {manager}: mainstay start {name}"
+                    "find out who started it (ps -o ppid,lstart,args -p {pid}), end it, then start \
+                     the service with {manager}: mainstay start {name}"
                 ),
                 None => format!("restart it: mainstay restart {name}"),
             },
@@ -338,12 +339,12 @@ pub(super) fn wanted(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding>
     if let (Some(up), Some(down)) = (sources(&wanted, &true), sources(&wanted, &false)) {
         return Some(Finding {
             cause: format!(
-                "it is to run according to {}, and to be down according to {}",
+                "it should run according to {}, and be stopped according to {}",
                 join(up),
                 join(down)
             ),
             hint: Some(format!(
-                "say which: mainstay start {name}, or mainstay stop {name}"
+                "settle it: mainstay start {name}, or mainstay stop {name}"
             )),
             sources: names(&[&up[..], down].concat()),
         });
@@ -363,12 +364,12 @@ pub(super) fn wanted(subject: Subject<'_>, known: &Known<'_>) -> Option<Finding>
     let wishers = sources(&wanted, &!is_up)?;
     let (cause, hint) = if *is_up {
         (
-            "it is running, although it is to be down".to_owned(),
+            "it is running, although it should be stopped".to_owned(),
             format!("stop it again: mainstay stop {name}; to keep it: mainstay start {name}"),
         )
     } else {
         (
-            "it is not running, although it is to run".to_owned(),
+            "it is not running, although it should be".to_owned(),
             format!("see why: mainstay status {name}; then start it: mainstay start {name}"),
         )
     };

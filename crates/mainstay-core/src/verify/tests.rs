@@ -289,7 +289,7 @@ fn a_service_that_should_run_and_does_not_is_a_finding() {
         assert_eq!(judgement.verdict, Verdict::Disagree);
         assert_eq!(
             judgement.findings[0].cause,
-            "it is not running, although it is to run"
+            "it is not running, although it should be"
         );
     }
     for state in [StateName::Waiting, StateName::StartPending] {
