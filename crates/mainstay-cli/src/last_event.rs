@@ -2,6 +2,7 @@
 //!
 //! Events explain a failure, they do not decide anything: what cannot be read is left out.
 
+use std::io;
 use std::time::SystemTime;
 
 use mainstay_core::engine::StateName;
@@ -15,16 +16,28 @@ use mainstay_store::state_dir::StateDir;
 /// The number of bytes that are read of a log: some hundred events.
 const TAIL: usize = 64 << 10;
 
+/// Reads the end of a service's stored events. `place` is the state directory of its supervisor.
+pub(crate) fn tail(place: &StateDir, name: &str) -> io::Result<Vec<u8>> {
+    Log::open(&place.events_dir().join(name))?.tail(TAIL)
+}
+
+/// Returns the events of a service in the end of its stored ones, oldest first. The directory may
+/// have been taken from another service.
+pub(crate) fn parse<'a>(
+    tail: &'a [u8],
+    name: &str,
+) -> impl DoubleEndedIterator<Item = StoredEvent<'a>> {
+    let lines = tail.split(|byte| *byte == b'\n');
+    let events = lines.filter_map(StoredEvent::parse);
+    events.filter(move |event| event.service == name)
+}
+
 /// Returns the event that explains why a service does not run. `place` is the state directory of
 /// its supervisor.
 fn find(place: &StateDir, name: &str) -> Option<LastEvent> {
     let name = ServiceName::new(name)?;
-    let dir = place.events_dir().join(name.as_str());
-    let tail = Log::open(&dir).ok()?.tail(TAIL).ok()?;
-    let lines = tail.split(|byte| *byte == b'\n');
-    let events = lines.filter_map(StoredEvent::parse);
-    // The directory may have been taken from another service.
-    LastEvent::explaining(events.filter(|event| event.service == name.as_str()))
+    let tail = tail(place, name.as_str()).ok()?;
+    LastEvent::explaining(parse(&tail, name.as_str()))
 }
 
 /// Adds the event to the report of a service whose supervisor does not run, and the time since

@@ -117,7 +117,8 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     if report.mode != MODE || report.version.is_none() {
         return;
     }
-    let registered = find(&registry_path(state), &report.name);
+    let path = registry_path(state);
+    let registered = find(&path, &report.name);
     if let Some(problem) = registered::unseen(&registered) {
         // The version remains the one that the daemon has.
         report.state_problem = report.state_problem.take().or(Some(problem));
@@ -125,7 +126,8 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
     }
     let evidence = evidence_of(state, &report.name, &registered).into_iter();
     let causes = evidence.flat_map(|it| it.causes);
-    let drift = causes.chain(outdated(state, report)).collect();
+    let outdated = registered::outdated(&path, &registered, report);
+    let drift = causes.chain(outdated).collect();
     registered::set_version(report, &registered);
     report.drift = Some(drift);
 }
@@ -133,8 +135,7 @@ pub(crate) fn complete(state: &StateDir, report: &mut ServiceReport) {
 /// Returns a complaint if the service runs with an earlier definition than the registered one.
 pub(crate) fn outdated(state: &StateDir, report: &ServiceReport) -> Option<String> {
     let path = registry_path(state);
-    let registered = find(&path, &report.name).ok()??;
-    registered::outdated(&path, &registered, report)
+    registered::outdated(&path, &find(&path, &report.name), report)
 }
 
 /// Collects the evidence from the registry and from the registered files.

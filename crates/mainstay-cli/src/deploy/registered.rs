@@ -244,9 +244,10 @@ pub(crate) fn changed_manifest(path: &Path, registered: &Registered) -> Vec<Stri
 /// supervisor. A definition that differs in wording only is not outdated.
 pub(crate) fn outdated(
     registry: &Path,
-    registered: &Registered,
+    registered: &Result<Option<Registered>, Failure>,
     report: &ServiceReport,
 ) -> Option<String> {
+    let registered = registered.as_ref().ok()?.as_ref()?;
     let (digest, name) = (report.definition_digest.as_ref()?, &*report.name);
     let now = &registered.definition;
     // Current, or another process is changing it.

@@ -2,12 +2,9 @@
 
 use mainstay_core::events::StoredEvent;
 use mainstay_core::verify::{Claim, Evidence, Observation, Part, Source};
-use mainstay_logs::read::Log;
 
 use super::{Target, known, unknown};
-
-/// The number of bytes that are read: some hundred events.
-const TAIL: usize = 64 << 10;
+use crate::last_event;
 
 /// Collects the evidence; none if the service has no supervisor that stores events.
 pub(super) fn ask(target: &Target) -> Option<Evidence> {
@@ -16,17 +13,17 @@ pub(super) fn ask(target: &Target) -> Option<Evidence> {
     }
     let dir = target.state.events_dir().join(&target.name);
     let asked = dir.display().to_string();
-    let tail = match Log::open(&dir).and_then(|log| log.tail(TAIL)) {
+    let tail = match last_event::tail(&target.state, &target.name) {
         Ok(tail) => tail,
         Err(error) => return Some(unknown(Source::Events, asked, error.to_string())),
     };
-    let lines = tail.split(|byte| *byte == b'\n');
-    let events: Vec<StoredEvent<'_>> = lines.filter_map(StoredEvent::parse).collect();
-    // A trial of a new definition has events of its own. The directory may have been taken from
-    // another service.
-    let is_relevant = |it: &&StoredEvent<'_>| it.role.is_none() && it.service == target.name;
-    let mut events = events.iter().rev().filter(is_relevant);
-    let last = events.find_map(|event| Some((event, meaning(event)?)));
+    // A trial of a new definition has events of its own.
+    let events = last_event::parse(&tail, &target.name).rev();
+    let mut events = events.filter(|event| event.role.is_none());
+    let last = events.find_map(|event| {
+        let is_up = meaning(&event)?;
+        Some((event, is_up))
+    });
     Some(match last {
         Some((event, is_up)) => {
             let claim = match is_up {

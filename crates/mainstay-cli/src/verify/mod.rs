@@ -27,7 +27,7 @@ use mainstay_core::failure::Failure;
 use mainstay_core::spec::Spec;
 use mainstay_core::suggest::did_you_mean;
 use mainstay_core::verify::{
-    Evidence, Finding, Judgement, Observation, Source, Subject, Verdict, judge,
+    Claim, Evidence, Finding, Judgement, Observation, Source, Subject, Verdict, judge,
 };
 use mainstay_store::ledger::LedgerSnapshot;
 use mainstay_store::state_dir::StateDir;
@@ -79,31 +79,43 @@ impl Target {
     /// # Errors
     /// If there is no such service, or this process may not see it.
     pub(crate) fn find(state: &StateDir, name: &str) -> Result<Self, Failure> {
-        let own = |kind| Self {
-            name: name.to_owned(),
-            state: state.at(state.path().to_owned()),
-            kind,
-        };
-        if embedded::is_known(state, name) {
-            return Ok(own(Kind::Embedded));
-        }
-        if let Some(installed) = Installed::find(state, name) {
-            installed.check_access()?;
-            return Ok(Self {
-                name: name.to_owned(),
-                state: installed.state().at(installed.state().path().to_owned()),
-                kind: Kind::Installed(Box::new(installed)),
-            });
+        if let Some(target) = Self::of_manager(state, name)? {
+            return Ok(target);
         }
         let names = Self::supervised(state)?;
         if names.iter().any(|known| known == name) {
-            return Ok(own(Kind::Run));
+            return Ok(Self::own(state, name, Kind::Run));
         }
         let failure = not_found::service(state, name);
         match did_you_mean(name, names.iter().map(String::as_str)) {
             Some(near) => Err(failure.hint(near)),
             None if names.is_empty() => Err(failure),
             None => Err(failure.hint(format!("the supervisor here runs {}", names.join(", ")))),
+        }
+    }
+
+    /// Finds an installed service.
+    fn of_manager(state: &StateDir, name: &str) -> Result<Option<Self>, Failure> {
+        if embedded::is_known(state, name) {
+            return Ok(Some(Self::own(state, name, Kind::Embedded)));
+        }
+        let Some(installed) = Installed::find(state, name) else {
+            return Ok(None);
+        };
+        installed.check_access()?;
+        Ok(Some(Self {
+            name: name.to_owned(),
+            state: installed.state().at(installed.state().path().to_owned()),
+            kind: Kind::Installed(Box::new(installed)),
+        }))
+    }
+
+    /// Returns a service of mainstay's own supervisor.
+    fn own(state: &StateDir, name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: state.at(state.path().to_owned()),
+            kind,
         }
     }
 
@@ -118,7 +130,11 @@ impl Target {
         names.extend(Self::supervised(state)?);
         names.sort();
         names.dedup();
-        names.iter().map(|name| Self::find(state, name)).collect()
+        let find = |name: &String| {
+            let found = Self::of_manager(state, name)?;
+            Ok(found.unwrap_or_else(|| Self::own(state, name, Kind::Run)))
+        };
+        names.iter().map(find).collect()
     }
 
     /// Returns the services of the supervisor of this state directory. They are read from its
@@ -252,6 +268,12 @@ impl Target {
             }
         }
     }
+}
+
+/// Returns all claims of the sources that answered.
+fn claims(evidence: &[Evidence]) -> impl Iterator<Item = &Claim> {
+    let known = evidence.iter().filter_map(|it| it.answer.as_ref().ok());
+    known.flat_map(|it| &it.claims)
 }
 
 /// Creates the evidence of a source that answered.

@@ -6,7 +6,7 @@ use mainstay_core::engine::StateName;
 use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Source};
 use mainstay_sys::{self as sys, Condition, Identity, Members};
 
-use super::{Defined, Target, known, unknown};
+use super::{Defined, Target, claims, known, unknown};
 
 /// Looks up every process that another source has reported. If none has reported the program, the
 /// table is searched for its command.
@@ -79,13 +79,10 @@ pub(super) fn ask(
 
 /// Returns the process IDs that the other sources report.
 fn reported(part: Part, evidence: &[Evidence]) -> Vec<u32> {
-    let known = evidence.iter().filter_map(|it| it.answer.as_ref().ok());
-    let pids = known
-        .flat_map(|it| &it.claims)
-        .filter_map(|claim| match claim {
-            Claim::Process(of, pid) if *of == part => *pid,
-            _ => None,
-        });
+    let pids = claims(evidence).filter_map(|claim| match claim {
+        Claim::Process(of, pid) if *of == part => *pid,
+        _ => None,
+    });
     let mut pids: Vec<u32> = pids.collect();
     pids.sort_unstable();
     pids.dedup();

@@ -5,7 +5,7 @@ use mainstay_core::verify::{Claim, Deviation, Evidence, Observation, Part, Sourc
 use mainstay_host::observe::{self, Owner, Readiness};
 use mainstay_sys::Members;
 
-use super::{Defined, known, unknown};
+use super::{Defined, claims, known, unknown};
 use crate::client;
 
 /// Collects the evidence; none if the service has no readiness condition.
@@ -43,16 +43,12 @@ pub(super) fn ask(
 }
 
 fn is_paused(evidence: &[Evidence]) -> bool {
-    let known = evidence.iter().filter_map(|it| it.answer.as_ref().ok());
-    let mut claims = known.flat_map(|it| &it.claims);
-    claims.any(|claim| matches!(claim, Claim::State(Part::Program, StateName::Paused)))
+    claims(evidence).any(|claim| matches!(claim, Claim::State(Part::Program, StateName::Paused)))
 }
 
 /// Returns whether a source reports the program as running.
 fn is_up(evidence: &[Evidence]) -> bool {
-    let known = evidence.iter().filter_map(|it| it.answer.as_ref().ok());
-    let mut claims = known.flat_map(|it| &it.claims);
-    claims.any(|claim| {
+    claims(evidence).any(|claim| {
         matches!(
             claim,
             Claim::State(Part::Program, StateName::Running) | Claim::Ready(Ok(()))

@@ -242,16 +242,6 @@ pub enum Verdict {
     Unknown,
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Agree => "agree",
-            Self::Disagree => "disagree",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
 /// One reason why the evidence is not consistent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {

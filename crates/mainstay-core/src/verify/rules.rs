@@ -5,20 +5,13 @@ use crate::engine::StateName;
 
 /// Returns the state of the program that the sources agree on.
 pub(super) fn state(known: &Known<'_>) -> Option<StateName> {
-    let states = |part| {
-        let states = groups(known, |claim| claim.state(part).map(StateName::as_str));
-        let presence = groups(known, |claim| claim.presence(part));
-        let is_one = states.len() == 1 && presence.len() < 2;
-        let name = states
-            .into_iter()
-            .map(|(it, _)| it)
-            .next()
-            .filter(|_| is_one)?;
-        StateName::ALL.into_iter().find(|it| it.as_str() == name)
-    };
+    let states = groups(known, |claim| claim.state(Part::Program));
     let presence = groups(known, |claim| claim.presence(Part::Program));
-    let is_down = matches!(*presence, [(false, _)]);
-    states(Part::Program).or_else(|| is_down.then_some(StateName::Stopped))
+    match (&*states, &*presence) {
+        ([(state, _)], [] | [_]) => Some(*state),
+        (_, [(false, _)]) => Some(StateName::Stopped),
+        _ => None,
+    }
 }
 
 /// The sources that answered.
@@ -214,25 +207,23 @@ pub(super) fn pids(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Optio
 
 /// Compares the states. Whether there is a process is compared apart.
 pub(super) fn states(subject: Subject<'_>, part: Part, known: &Known<'_>) -> Option<Finding> {
-    let groups = groups(known, |claim| {
-        let state = claim.state(part)?;
-        Some((has_process(state), state.as_str()))
-    });
-    let count = |has: Option<bool>| groups.iter().filter(|((it, _), _)| *it == has).count();
-    let pending = count(None);
+    let groups = groups(known, |claim| claim.state(part));
+    let count = |has: Option<bool>| {
+        let states = groups.iter().map(|(state, _)| has_process(*state));
+        states.filter(|it| *it == has).count()
+    };
     let is_contradiction =
-        count(Some(true)) > 1 || count(Some(false)) > 1 || pending > 0 && groups.len() > 1;
+        count(Some(true)) > 1 || count(Some(false)) > 1 || count(None) > 0 && groups.len() > 1;
     if !is_contradiction {
         return None;
     }
-    let mut cause = format!(
-        "{part} is {}",
-        list(&groups, |(_, state)| (*state).to_owned())
-    );
+    let mut cause = format!("{part} is {}", list(&groups, StateName::to_string));
     let mut hint = format!("see what it last did: mainstay events {}", subject.name);
-    let paused = sources(&groups, &(Some(true), StateName::Paused.as_str()));
+    let paused = sources(&groups, &StateName::Paused);
     if let Some(from) = paused.and_then(|it| it.iter().find(|it| it.source.is_kernel())) {
-        let others = groups.iter().filter(|((_, state), _)| *state != "paused");
+        let others = groups
+            .iter()
+            .filter(|(state, _)| *state != StateName::Paused);
         let others: Vec<&Evidence> = others.flat_map(|(_, sources)| sources).copied().collect();
         let pid = pid_of(part, known)
             .map(|pid| pid.to_string())

@@ -129,7 +129,8 @@ impl Installed {
         } else if !registered.as_ref().is_err_and(is_denied) {
             let evidence = self.evidence_of(&registered).into_iter();
             let causes = evidence.flat_map(|it| it.causes);
-            report.drift = Some(causes.chain(self.outdated(report)).collect());
+            let outdated = outdated(&self.registry_path(), &registered, report);
+            report.drift = Some(causes.chain(outdated).collect());
         }
     }
 
@@ -151,8 +152,7 @@ impl Installed {
 
     /// Returns a complaint if the service runs with an earlier definition than the registered one.
     pub(crate) fn outdated(&self, report: &ServiceReport) -> Option<String> {
-        let registered = self.registered().ok()??;
-        outdated(&self.registry_path(), &registered, report)
+        outdated(&self.registry_path(), &self.registered(), report)
     }
 
     /// Collects the evidence from the registry and from the registered files.
